@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 
 from agent.core.vocabulary import Mode, TimeoutPolicy
 
 
-class Trust(str, Enum):
+class Trust(StrEnum):
     """How a remote certificate is judged."""
 
     PINNED = "pinned"
@@ -22,7 +22,7 @@ class Trust(str, Enum):
     INSECURE = "insecure"
 
 
-class WorkloadKind(str, Enum):
+class WorkloadKind(StrEnum):
     """What the workload is."""
 
     PROCESS = "process"
@@ -32,14 +32,14 @@ class WorkloadKind(str, Enum):
     NONE = "none"
 
 
-class StandbyKind(str, Enum):
+class StandbyKind(StrEnum):
     """What the workload does on the standby node."""
 
     COLD = "cold"
     WARM = "warm"
 
 
-class HealthKind(str, Enum):
+class HealthKind(StrEnum):
     """How the workload's health is asked."""
 
     PROCESS = "process"
@@ -48,7 +48,7 @@ class HealthKind(str, Enum):
     COMMAND = "command"
 
 
-class TreeKind(str, Enum):
+class TreeKind(StrEnum):
     """What a tree holds."""
 
     CONFIG = "config"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 
-class Mode(str, Enum):
+class Mode(StrEnum):
     """What a node is configured to be (`mode` in agent.toml)."""
 
     STAND_ALONE = "stand-alone"
@@ -13,7 +13,7 @@ class Mode(str, Enum):
     BACKUP = "backup"
 
 
-class Role(str, Enum):
+class Role(StrEnum):
     """What a node is at run time."""
 
     STARTING = "starting"
@@ -23,7 +23,7 @@ class Role(str, Enum):
     STOPPING = "stopping"
 
 
-class TimeoutPolicy(str, Enum):
+class TimeoutPolicy(StrEnum):
     """What a primary does when nobody connected during initial standby (`on_initial_standby_timeout`)."""
 
     ACTIVATE = "activate"
@@ -31,7 +31,7 @@ class TimeoutPolicy(str, Enum):
     WAIT_IF_OUTDATED = "wait-if-outdated"
 
 
-class WorkloadState(str, Enum):
+class WorkloadState(StrEnum):
     """What is known of the protected application."""
 
     STOPPED = "stopped"

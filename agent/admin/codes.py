@@ -1,0 +1,58 @@
+"""The events that an agent reports, one code each: what monitoring matches on, so a code never changes its meaning.
+
+Knows the words only; who appends which event is decided where it happens.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class EventCode(StrEnum):
+    """A code as written to the event log, with `meaning` as one sentence and `warning` for what needs a look."""
+
+    meaning: str
+    warning: bool
+
+    def __new__(cls, value: str, meaning: str, warning: bool = False) -> EventCode:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        member.warning = warning
+        return member
+
+    AGENT_STARTED = "agent-started", "The agent started."
+    AGENT_STOPPED = "agent-stopped", "The agent stopped as planned."
+    ROLE_CHANGED = "role-changed", "This node changed its role, for the reason and with the term given."
+    LINK_UP = "link-up", "The link to the other node is up."
+    LINK_DOWN = "link-down", "The link to the other node is down.", True
+    PEER_REFUSED = "peer-refused", "Somebody was refused on the link: a stranger, or a peer that contradicts us.", True
+    BOTH_ACTIVE = "both-active", "Both nodes were active when the link came up; the backup steps down.", True
+    ACTIVATED_WITHOUT_RESYNC = (
+        "activated-without-resync",
+        "The primary became active without having asked the backup for newer state.",
+        True,
+    )
+    WORKLOAD_STARTED = "workload-started", "The workload was started."
+    WORKLOAD_STOPPED = "workload-stopped", "The workload was stopped."
+    WORKLOAD_FAILED = (
+        "workload-failed",
+        "The workload ended by itself, could not start or failed its health check.",
+        True,
+    )
+    WORKLOAD_RESTARTED = "workload-restarted", "The workload failed and was started again on this node.", True
+    WORKLOAD_FENCED = "workload-fenced", "The workload was killed so that it cannot run on both nodes.", True
+    AGENT_WAS_FROZEN = "agent-was-frozen", "The agent did not run for longer than the other node waits.", True
+    TAKEOVER_DAMPED = "takeover-damped", "A role change is held back because there were too many of late.", True
+    MAINTENANCE_CHANGED = "maintenance-changed", "Maintenance was switched on or off."
+    CLOCK_DIFFERENCE = "clock-difference", "The wall clocks of the two nodes differ too much to compare times.", True
+    STATE_DAMAGED = "state-damaged", "A file of the state directory is damaged or from a newer version.", True
+    ENVIRONMENT_OVERRIDE = "environment-override", "An environment variable overrides a key of agent.toml."
+    CERTIFICATE_EXPIRING = "certificate-expiring", "A certificate has expired or soon will.", True
+    NOT_ELIGIBLE = "not-eligible", "This node may not become active, for the reason given.", True
+    HANDOVER = "handover", "The active role is being moved to the other node as planned."
+    HANDOVER_REFUSED = (
+        "handover-refused",
+        "A planned handover was refused or undone; the role stays where it was.",
+        True,
+    )

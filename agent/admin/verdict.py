@@ -1,0 +1,180 @@
+"""Would failover work right now? The verdict, the OPC UA service level and the redundancy word, from one snapshot.
+
+Pure. `agent.node` fills a `PairView`; nothing here asks, waits or remembers. A reason says what would happen and the
+way out. A ready pair may still have reasons: what a failover at this moment would lose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agent.core.vocabulary import Mode, Role, WorkloadState
+
+SERVICE_LEVEL_MAINTENANCE = 0
+SERVICE_LEVEL_NO_DATA = 1
+SERVICE_LEVEL_STANDBY_NOT_READY = 50
+SERVICE_LEVEL_IN_TRANSITION = 100
+SERVICE_LEVEL_STANDBY_READY = 199
+SERVICE_LEVEL_ALONE = 200
+SERVICE_LEVEL_REDUNDANT = 255
+
+
+class Redundancy(StrEnum):
+    """What this node contributes to the pair."""
+
+    PRIMARY_WITH_BACKUP = "PRIMARY_WITH_BACKUP"
+    PRIMARY_ONLY = "PRIMARY_ONLY"
+    BACKUP_READY = "BACKUP_READY"
+    BACKUP_NOT_READY = "BACKUP_NOT_READY"
+
+
+@dataclass(frozen=True)
+class TreeView:
+    """One tree: whether the standby node holds it whole, and how far it lags behind the active one."""
+
+    name: str
+    complete: bool
+    lag_ms: int | None = None  # None: unknown or nothing written
+
+
+@dataclass(frozen=True)
+class PairView:
+    """All that the verdict depends on, as this node sees it. Sentences end with a full stop."""
+
+    mode: Mode
+    role: Role
+    linked: bool = False
+    link_error: str | None = None  # why there is no link, a sentence
+    peer_role: Role | None = None  # None: never heard
+    peer_heartbeat_fresh: bool = False
+    own_eligible: bool = True
+    own_ineligible_reason: str = ""
+    peer_eligible: bool = True
+    peer_ineligible_reason: str = ""
+    workload: WorkloadState | None = None  # on this node; None: kind "none"
+    maintenance: bool = False  # on either node
+    damping_ms: int = 0  # for so long no automatic role change
+    trees: tuple[TreeView, ...] = ()
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """The verdict; `reasons` are sentences, for a ready pair about what a failover would lose."""
+
+    ready: bool
+    reasons: tuple[str, ...]
+
+
+def readiness(view: PairView) -> Readiness:
+    """Would the other node go on right now if the active one died?"""
+    obstacles = tuple(_obstacles(view))
+    return Readiness(ready=not obstacles, reasons=obstacles or tuple(_losses(view)))
+
+
+def service_level(view: PairView) -> int:
+    """The OPC UA ServiceLevel (Part 4, 6.6.2.4.2): 0 maintenance, 1 no data, 2-199 degraded, 200-255 healthy.
+
+    An active node keeps its level during maintenance: its workload runs, and level 0 would send its clients away.
+    """
+    if view.role is Role.ACTIVE:
+        if view.workload in (WorkloadState.STARTING, WorkloadState.STOPPING):
+            return SERVICE_LEVEL_IN_TRANSITION
+        if view.workload in (WorkloadState.STOPPED, WorkloadState.FAILED):
+            return SERVICE_LEVEL_NO_DATA
+        return SERVICE_LEVEL_REDUNDANT if readiness(view).ready else SERVICE_LEVEL_ALONE
+    if view.maintenance:
+        return SERVICE_LEVEL_MAINTENANCE
+    if view.role is Role.STANDBY:
+        return SERVICE_LEVEL_STANDBY_READY if readiness(view).ready else SERVICE_LEVEL_STANDBY_NOT_READY
+    return SERVICE_LEVEL_NO_DATA
+
+
+def redundancy(view: PairView) -> Redundancy:
+    """The pair in one word: a primary says whether its backup could help, a backup whether it could."""
+    able = view.linked and view.peer_heartbeat_fresh
+    if view.mode is Mode.BACKUP:
+        able = able and view.own_eligible and all(tree.complete for tree in view.trees)
+        # A backup that does the work has proved that it can.
+        return Redundancy.BACKUP_READY if able or view.role is Role.ACTIVE else Redundancy.BACKUP_NOT_READY
+    able = able and view.mode is Mode.PRIMARY and view.peer_eligible
+    return Redundancy.PRIMARY_WITH_BACKUP if able else Redundancy.PRIMARY_ONLY
+
+
+def _obstacles(view: PairView) -> Iterator[str]:
+    if view.mode is Mode.STAND_ALONE:
+        yield (
+            "This node is stand-alone: if it dies, nothing takes over. For a pair, set mode to primary here and to "
+            "backup on a second node, and exchange their certificates (`pair-agent trust`)."
+        )
+        return
+    if view.maintenance:
+        yield "Maintenance is on: if the active node dies, nothing takes over. `pair-agent maintenance off` ends it."
+    yield from _link_obstacles(view)
+    if not view.linked:
+        return
+    yield from _role_obstacles(view)
+    if view.role is Role.ACTIVE:
+        standby, eligible, reason = "the other node", view.peer_eligible, view.peer_ineligible_reason
+    else:
+        standby, eligible, reason = "this node", view.own_eligible, view.own_ineligible_reason
+    if not eligible:
+        why = reason or "It gave no reason; `pair-agent status` there says more."
+        yield f"If the active node dies, {standby} stays standby because it is not eligible: {why}"
+    for tree in view.trees:
+        if not tree.complete:
+            yield (
+                f"The tree {tree.name} is not complete on {standby}, so it would not start the workload. "
+                "Wait for the synchronisation to finish; `pair-agent status --watch` shows it."
+            )
+    if view.damping_ms > 0:
+        yield (
+            f"There were too many role changes of late: for another {_duration(view.damping_ms)} nothing takes over by "
+            "itself. Mend what makes the link come and go (`pair-agent events`), or move the role with "
+            "`pair-agent failover`."
+        )
+
+
+def _link_obstacles(view: PairView) -> Iterator[str]:
+    if not view.linked:
+        cause = f" {view.link_error}" if view.link_error else ""
+        check = (
+            "whether the other agent runs and reaches [server] port here through the firewalls"
+            if view.mode is Mode.PRIMARY
+            else "whether the other agent runs, and [connection] host and port here"
+        )
+        yield f"There is no link to the other node, so it is not known to be able to take over.{cause} Check {check}."
+    elif not view.peer_heartbeat_fresh:
+        yield (
+            "The link is up, but the other node's heartbeats are overdue: it may hang or be cut off. "
+            "Look at the network and at the load of both nodes; `pair-agent test heartbeat` measures the way."
+        )
+
+
+def _role_obstacles(view: PairView) -> Iterator[str]:
+    active_nodes = (view.role is Role.ACTIVE) + (view.peer_role is Role.ACTIVE)
+    if active_nodes == 2:
+        yield "Both nodes are active: the backup is about to step down. If it does not, look at `pair-agent events`."
+    elif active_nodes == 0:
+        yield (
+            "Neither node is active at the moment. If that lasts, `pair-agent events` on both nodes says what they "
+            "wait for."
+        )
+    else:
+        standby, role = ("The other node", view.peer_role) if view.role is Role.ACTIVE else ("This node", view.role)
+        if role is not Role.STANDBY:
+            word = "in an unknown role" if role is None else f"{role.value}"
+            yield f"{standby} is {word}, and would take over only once it is standby. Wait for it."
+
+
+def _losses(view: PairView) -> Iterator[str]:
+    for tree in view.trees:
+        if tree.lag_ms is not None and tree.lag_ms > 0:
+            yield f"If the active node died now, the tree {tree.name} would lose its last {_duration(tree.lag_ms)}."
+
+
+def _duration(milliseconds: int) -> str:
+    if milliseconds < 1000:
+        return f"{milliseconds} ms"
+    return f"{-(-milliseconds // 1000)} s"

@@ -1,0 +1,1 @@
+"""TOML and environment in, one validated `Config` out. README.md is the map of this folder."""

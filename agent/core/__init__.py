@@ -1,0 +1,1 @@
+"""Decisions without edges: no sockets, files, clocks, randomness, threads or trio in here."""

@@ -1,0 +1,306 @@
+"""The messages of the link and their exact shape (PROTOCOL.md, section 3).
+
+A payload is a msgpack array `[kind, fields]`; `fields` is a map. Each message is a frozen dataclass whose
+annotations, with the bounds below, are its wire shape: `decode_untrusted` admits nothing else. Unknown kinds decode
+to None and unknown fields are dropped, so that a newer peer may say more. Knows nothing of sessions or roles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from typing import Any, TypeAlias
+
+import msgpack
+
+from agent.core.errors import PeerError
+from agent.core.vocabulary import Mode, Role, WorkloadState
+
+TEXT_CHARACTERS_MAX = 500
+ENTRIES_MAX = 64
+INTEGER_MAX = 2**63 - 1
+TOKEN_BYTES = 16
+PROOF_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a node tells the other of itself, in the hello, in every heartbeat and at every change."""
+
+    role: Role
+    term: int  # the highest term this node has seen or used
+    active_term: int  # the term of this node's own last activation; 0: never
+    eligible: bool  # could it become active; if not, `obstacle` says why
+    obstacle: str
+    workload_failed: bool  # its workload gave up here; only an operator moves the role to it
+    hold: bool  # active and kept active until failback
+    maintenance: bool
+    maintenance_revision: int  # the higher revision's `maintenance` holds for both nodes
+    workload: WorkloadState
+
+
+@dataclass(frozen=True)
+class Authenticate:
+    """First message of both sides: protocol versions offered, and the proof of the pre-shared key."""
+
+    version_min: int
+    version_max: int
+    proof: bytes  # 32 bytes of HMAC-SHA256 (section 4), or empty: no pre-shared key configured
+
+
+@dataclass(frozen=True)
+class Hello:
+    """Second message of both sides: who this is and how it is configured."""
+
+    name: str
+    mode: Mode
+    agent_version: str
+    workload_version: str
+    instance: bytes  # 16 random bytes, new at every start of the agent
+    connection_number: int  # grows with every connection that this instance makes
+    pair_id: bytes  # 16 bytes, or empty: never paired
+    pair_nonce: bytes  # 16 random bytes for making a pair id
+    term_lane: int  # 0: even terms, 1: odd terms
+    interval_ms: int
+    timeout_ms: int
+    takeover_ms: int  # the shortest silence after which this node would take over
+    stop_timeout_ms: int
+    wall_clock_ms: int
+    report: Report
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """Sent at least every interval; its times are of the sender's own clock and mean nothing to the receiver."""
+
+    sent_ns: int
+    echo_ns: int  # `sent_ns` of the last heartbeat received, 0: none yet
+    held_ns: int  # how long ago that one was received
+    wall_clock_ms: int
+    report: Report
+
+
+@dataclass(frozen=True)
+class ReportChanged:
+    """The sender's report changed; sent at once."""
+
+    report: Report
+
+
+@dataclass(frozen=True)
+class Invite:
+    """The active node asks the standby to take over; it goes on until it is asked in turn."""
+
+    planned: bool  # by an operator
+    hold: bool  # stay active there until failback
+    reason: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """The standby, up to date, asks the active node to stop its workload and release the role."""
+
+    planned: bool
+    hold: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """The sender's workload is stopped and its last changes are sent: the receiver may become active."""
+
+    term: int  # the term that ended
+    hold: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A request, an invitation or a release is not followed."""
+
+    reason: str
+    retry_ms: int  # ask again not earlier than this; 0: when the report changes
+
+
+@dataclass(frozen=True)
+class Goodbye:
+    """The sender stops in good order: its workload is stopped, its last changes are sent."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Close:
+    """The sender ends this connection; `code` is one of CloseCode's values, `sentence` is for people."""
+
+    code: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Asks for an echo at once: a measurement that changes nothing."""
+
+    sent_ns: int
+
+
+@dataclass(frozen=True)
+class ProbeEcho:
+    """The answer to a probe, its time returned."""
+
+    sent_ns: int
+
+
+class Kind(IntEnum):
+    """The first element of a payload."""
+
+    AUTHENTICATE = 1
+    HELLO = 2
+    HEARTBEAT = 3
+    REPORT_CHANGED = 4
+    INVITE = 5
+    REQUEST = 6
+    RELEASE = 7
+    REFUSAL = 8
+    GOODBYE = 9
+    CLOSE = 10
+    PROBE = 11
+    PROBE_ECHO = 12
+
+
+Message: TypeAlias = (
+    Authenticate
+    | Hello
+    | Heartbeat
+    | ReportChanged
+    | Invite
+    | Request
+    | Release
+    | Refusal
+    | Goodbye
+    | Close
+    | Probe
+    | ProbeEcho
+)
+
+SHAPES: Mapping[Kind, type[Message]] = {
+    Kind.AUTHENTICATE: Authenticate,
+    Kind.HELLO: Hello,
+    Kind.HEARTBEAT: Heartbeat,
+    Kind.REPORT_CHANGED: ReportChanged,
+    Kind.INVITE: Invite,
+    Kind.REQUEST: Request,
+    Kind.RELEASE: Release,
+    Kind.REFUSAL: Refusal,
+    Kind.GOODBYE: Goodbye,
+    Kind.CLOSE: Close,
+    Kind.PROBE: Probe,
+    Kind.PROBE_ECHO: ProbeEcho,
+}
+_KINDS = {shape: kind for kind, shape in SHAPES.items()}
+
+
+def encode(message: Message) -> bytes:
+    """Returns the payload of a message. Texts longer than TEXT_CHARACTERS_MAX are cut, for they are only for people."""
+    packed: bytes = msgpack.packb([int(_KINDS[type(message)]), _to_wire(message)])
+    return packed
+
+
+def decode_untrusted(payload: bytes) -> Message | None:
+    """Returns the message in `payload`, or None when its kind is not known here. Raises PeerError for anything else."""
+    try:
+        value = msgpack.unpackb(
+            payload,
+            raw=False,
+            strict_map_key=True,
+            max_str_len=4 * TEXT_CHARACTERS_MAX,
+            max_bin_len=4 * TEXT_CHARACTERS_MAX,
+            max_array_len=ENTRIES_MAX,
+            max_map_len=ENTRIES_MAX,
+            max_ext_len=0,
+        )
+    except Exception as error:  # msgpack raises a dozen unrelated types for hostile bytes, all of them the peer's fault
+        raise PeerError(
+            f"the other node sent a frame that is no msgpack within bounds: {type(error).__name__}"
+        ) from error
+    if not (isinstance(value, list) and len(value) == 2 and type(value[0]) is int and isinstance(value[1], dict)):
+        raise PeerError("the other node sent a frame that is not [kind, fields]")
+    try:
+        shape = SHAPES[Kind(value[0])]
+    except ValueError:
+        return None
+    return _from_wire_untrusted(shape, value[1])  # type: ignore[no-any-return]  # built from SHAPES: a Message
+
+
+def _to_wire(value: Any) -> dict[str, Any]:
+    wire: dict[str, Any] = {}
+    for each in fields(value):
+        item = getattr(value, each.name)
+        if isinstance(item, Report):
+            item = _to_wire(item)
+        elif isinstance(item, (Mode, Role, WorkloadState)):
+            item = item.value
+        elif isinstance(item, str):
+            item = item[:TEXT_CHARACTERS_MAX]
+        wire[each.name] = item
+    return wire
+
+
+def _from_wire_untrusted(shape: type[Any], wire: Mapping[str, Any]) -> Any:
+    values = {}
+    for name, reader in _READERS[shape]:
+        if name not in wire:
+            raise PeerError(f"the other node sent {shape.__name__} without {name}")
+        try:
+            values[name] = reader(wire[name])
+        except (ValueError, TypeError) as error:
+            raise PeerError(f"the other node sent {shape.__name__} with a wrong {name}") from error
+    return shape(**values)
+
+
+def _integer(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= INTEGER_MAX:
+        raise ValueError
+    return value
+
+
+def _boolean(value: Any) -> bool:
+    if type(value) is not bool:
+        raise ValueError
+    return value
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str or len(value) > TEXT_CHARACTERS_MAX:
+        raise ValueError
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value)
+
+
+def _binary(value: Any) -> bytes:
+    if type(value) is not bytes or len(value) not in (0, TOKEN_BYTES, PROOF_BYTES):
+        raise ValueError
+    return value
+
+
+def _report(value: Any) -> Report:
+    if not isinstance(value, dict):
+        raise ValueError
+    report: Report = _from_wire_untrusted(Report, value)
+    return report
+
+
+_BY_ANNOTATION: Mapping[str, Callable[[Any], Any]] = {
+    "int": _integer,
+    "bool": _boolean,
+    "str": _text,
+    "bytes": _binary,
+    "Mode": Mode,
+    "Role": Role,
+    "WorkloadState": WorkloadState,
+    "Report": _report,
+}
+_READERS: Mapping[type[Any], list[tuple[str, Callable[[Any], Any]]]] = {
+    shape: [(each.name, _BY_ANNOTATION[str(each.type)]) for each in fields(shape)]
+    for shape in (*SHAPES.values(), Report)
+}

@@ -1,0 +1,87 @@
+"""What a node must still know after a crash, and how a term is drawn.
+
+The record is stored durably before anything that follows from it is sent or done. Knows nothing of files; the
+edge stores `encode_record` in two alternating slots. A record that cannot be read is never taken for a new one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import msgpack
+
+from agent.core.errors import StateError
+
+FORMAT_VERSION = 1
+TERM_SLACK = 64  # terms skipped when a stored term may have been lost: more than one damaged slot can hide
+
+
+@dataclass(frozen=True)
+class Record:
+    """The durable state of one node."""
+
+    mode: str = ""  # the mode it last ran in; empty: never ran
+    term: int = 0  # the highest term seen or used
+    active_term: int = 0  # the term of its own last activation
+    peer_active_term: int = 0  # the highest term in which the other node is known to have been active
+    released: bool = False  # it gave the role away after active_term, so the other may have been active since
+    term_lane: int = 0
+    pair_id: bytes = b""
+    peer_name: str = ""
+    peer_takeover_ms: int = 0  # the other node's takeover time when last heard; 0: never heard
+    hold: bool = False
+    maintenance: bool = False
+    maintenance_revision: int = 0
+    damaged: bool = False  # the stored record was lost: not eligible until the other node told its term
+
+    @property
+    def paired(self) -> bool:
+        return bool(self.pair_id)
+
+    @property
+    def outdated(self) -> bool:
+        """True if the other node is known, or must be assumed, to have been active after this one."""
+        return self.released or self.peer_active_term > self.active_term
+
+
+def next_term(record: Record) -> int:
+    """Returns the smallest term above every known one in the node's own lane, so that no term is used twice."""
+    term = record.term + 1
+    return term if term % 2 == record.term_lane else term + 1
+
+
+def encode_record(record: Record) -> bytes:
+    """Returns the bytes to store, below 1 KiB."""
+    packed: bytes = msgpack.packb(
+        {"version": FORMAT_VERSION} | {f.name: getattr(record, f.name) for f in fields(record)}
+    )
+    return packed
+
+
+def decode_record_untrusted(payload: bytes) -> Record:
+    """Returns the stored record. Raises StateError when it was written by a newer version or is not a record."""
+    try:
+        stored: Any = msgpack.unpackb(payload, raw=False)
+        version = stored.pop("version")
+        if type(version) is not int:
+            raise TypeError
+    except Exception as error:  # msgpack raises many types for garbage
+        raise StateError("the state file does not hold a record of pair-agent") from error
+    if version > FORMAT_VERSION:
+        raise StateError(
+            f"the state file was written by a newer pair-agent (format {version}, this one knows {FORMAT_VERSION}); "
+            "install that version again, or a newer one"
+        )
+    known = {f.name: type(f.default) for f in fields(Record)}
+    values = {name: value for name, value in stored.items() if name in known}
+    if any(type(value) is not known[name] for name, value in values.items()):
+        raise StateError("the state file holds a record with wrong types")
+    return Record(**values)
+
+
+def after_damage(record: Record | None, mode: str, lane: int) -> Record:
+    """Returns the record to go on with when a stored one was lost wholly (None) or in its newest slot."""
+    if record is None:
+        return Record(mode=mode, term_lane=lane, damaged=True)
+    return replace(record, term=record.term + TERM_SLACK)

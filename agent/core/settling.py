@@ -1,0 +1,183 @@
+"""Decides by the link: what two linked nodes do, and what one does that lost the other.
+
+Invariant: while the two nodes are linked and neither is active, the primary alone decides which becomes so; the backup
+becomes active by itself only without a link.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent.core import effects as do
+from agent.core import inputs as told
+from agent.core.agreement import agreed_record
+from agent.core.compatibility import CloseCode
+from agent.core.messages import Release, Report, Request
+from agent.core.role_ground import Intent, RoleGround
+from agent.core.role_table import Cause, Phase
+from agent.core.vocabulary import Mode, Role
+
+
+class Settling(RoleGround):
+    """The link's part of the role machine; see the module."""
+
+    def _link_opened(self, fact: told.LinkOpened, now_ns: int) -> None:
+        self.peer, self.peer_hello = fact.peer.report, fact.peer
+        self._released_now = False
+        self._invited = None
+        self._retry_at_ns = None
+        self._adopt(agreed_record(self.record, fact.peer, fact.pair_id, own_mode=self._settings.mode))
+        if self.phase in (Phase.STANDBY, Phase.AWAITING_PEER):
+            self._act_at_ns = None
+            self._explain(f"connected to {fact.peer.name}")
+        elif self.phase in (Phase.CATCHING_UP, Phase.REQUESTING):
+            self._enter(Phase.STANDBY, Cause.LINK_OPENED, "a new connection: beginning anew", now_ns)
+        elif self._intent is Intent.RELEASE:
+            self._intent = Intent.REJOIN
+        self._settle(Cause.LINK_OPENED, now_ns)
+
+    def _peer_reported(self, report: Report, now_ns: int) -> None:
+        if self.peer is None or self.peer_hello is None:
+            return
+        self.peer = report
+        if report.role is Role.ACTIVE:
+            self._released_now = False
+        self._adopt(
+            agreed_record(self.record, replace(self.peer_hello, report=report), b"", own_mode=self._settings.mode)
+        )
+        self._settle(Cause.PEER_REPORTED, now_ns)
+
+    def _link_lost(self, fact: told.LinkLost, now_ns: int) -> None:
+        peer, self.peer = self.peer, None
+        self._released_now = False
+        self._invited = None
+        self._retry_at_ns = None
+        if self.phase is Phase.ACTIVE:
+            if fact.loss is told.LinkLoss.PEER_TOOK_OVER:
+                reason = "the other node took over because it did not hear this one"
+                self._step_down(Intent.WAIT_FOR_LINK, Cause.PEER_TOOK_OVER, reason, now_ns)
+            return
+        if self.phase in (Phase.STEPPING_DOWN, Phase.FINISHING):
+            if self._intent is Intent.RELEASE:
+                self._intent = Intent.REJOIN
+            return
+        if self.phase is Phase.REQUESTING and fact.loss is told.LinkLoss.GOODBYE and not self.obstacle:
+            self._activate(Cause.PEER_GONE, "the other node stopped in good order", now_ns)
+            return
+        if self.phase in (Phase.CATCHING_UP, Phase.REQUESTING):
+            primary = self._settings.mode is Mode.PRIMARY
+            phase = Phase.AWAITING_PEER if primary else Phase.STANDBY
+            self._enter(phase, Cause.LINK_LOST, f"the link was lost during the handover: {fact.sentence}", now_ns)
+        if self.phase is Phase.AWAITING_PEER:
+            self._act_at_ns = now_ns + self._settings.initial_standby_ns
+        elif self.phase is Phase.STANDBY:
+            self._standby_lost_link(fact, peer, now_ns)
+
+    def _standby_lost_link(self, fact: told.LinkLost, peer: Report | None, now_ns: int) -> None:
+        loss, settings = fact.loss, self._settings
+        self._act_at_ns = None
+        if loss is told.LinkLoss.GOODBYE:
+            self._take_over(Cause.PEER_GONE, f"the other node said goodbye ({fact.sentence})", now_ns)
+        elif loss is told.LinkLoss.SILENCE:
+            self._take_over(Cause.PEER_SILENT, fact.sentence, now_ns)
+        elif loss is told.LinkLoss.UNHEARD and peer is not None and peer.role is Role.ACTIVE:
+            self._explain("the active node said that it does not hear this one; waiting for the link")
+        elif loss is told.LinkLoss.REFUSED:
+            self._contact_refused(fact.sentence, now_ns)
+        else:
+            self._explain(f"the link was lost: {fact.sentence}")
+            patience_ns = settings.takeover_ns if settings.mode is Mode.PRIMARY else settings.contact_ns
+            self._act_at_ns = max(now_ns, fact.last_received_ns + patience_ns)
+
+    def _contact_refused(self, sentence: str, now_ns: int) -> None:
+        if self.phase is Phase.STANDBY and self.peer is None:
+            self._explain(f"the other node lives, but there is no link: {sentence}")
+            self._act_at_ns = now_ns + self._settings.contact_ns
+
+    def _settle(self, cause: Cause, now_ns: int) -> None:
+        """Decides what two linked nodes do; called whenever what is known of the peer changed."""
+        peer = self.peer
+        if peer is None:
+            return
+        if self.phase is Phase.ACTIVE and peer.role is Role.ACTIVE:
+            self._both_active(now_ns)
+        if self._settings.mode is not Mode.PRIMARY or self.phase not in (Phase.AWAITING_PEER, Phase.STANDBY):
+            return
+        if peer.role is Role.ACTIVE:
+            self._settle_beside_active(peer, cause, now_ns)
+        elif peer.role is not Role.STOPPING and not self._released_now:
+            self._settle_with_nobody_active(peer, cause, now_ns)
+
+    def _settle_beside_active(self, peer: Report, cause: Cause, now_ns: int) -> None:
+        if peer.hold:
+            waiting = "the backup is active and keeps the role until failback"
+        elif self.record.maintenance:
+            waiting = "the backup is active, and maintenance is on"
+        elif self._retry_at_ns is not None:
+            return
+        else:
+            self._catch_up(cause, Request(planned=False, hold=False, reason="the primary is back"), now_ns)
+            return
+        if self.phase is Phase.AWAITING_PEER:
+            self._enter(Phase.STANDBY, cause, waiting, now_ns)
+        self._explain(waiting)
+        self._act_at_ns = None
+
+    def _settle_with_nobody_active(self, peer: Report, cause: Cause, now_ns: int) -> None:
+        give = Release(term=self.record.term, hold=False, reason="")
+        if self.record.maintenance and self._was_last_active:
+            self._activate(cause, "it was active before, and maintenance is on", now_ns)
+        elif self.record.maintenance:
+            give = replace(give, reason="it was active before, and maintenance is on")
+            self._give(peer, give, cause, now_ns) if peer.active_term else self._stay(
+                cause, "maintenance is on", now_ns
+            )
+        elif self.obstacle or (self.workload_failed and peer.eligible and not peer.workload_failed):
+            why = self.obstacle or "its workload fails"
+            self._give(peer, replace(give, reason=f"the primary cannot become active: {why}"), cause, now_ns)
+        elif peer.active_term > self.record.active_term:
+            self._catch_up(cause, Request(planned=False, hold=False, reason="the backup was active last"), now_ns)
+        else:
+            self._activate(cause, "the backup is connected and holds nothing newer", now_ns)
+
+    def _stay(self, cause: Cause, reason: str, now_ns: int) -> None:
+        if self.phase is Phase.AWAITING_PEER:
+            self._enter(Phase.STANDBY, cause, reason, now_ns)
+        self._explain(reason)
+
+    def _give(self, peer: Report, release: Release, cause: Cause, now_ns: int) -> None:
+        self._stay(cause, release.reason, now_ns)
+        if peer.eligible:
+            self._released_now = True
+            self._store(released=True)
+            self._effects.append(do.Tell(release))
+
+    def _both_active(self, now_ns: int) -> None:
+        own, peer = self.record.active_term, self.peer.active_term if self.peer else 0
+        self._announce("both-active", f"both nodes were active (terms {own} here, {peer} there); the primary stays")
+        if self._settings.mode is Mode.BACKUP:
+            self._step_down(Intent.YIELD, Cause.BOTH_ACTIVE, "both nodes were active; the primary stays", now_ns)
+
+    def _take_over(self, cause: Cause, reason: str, now_ns: int) -> None:
+        """Becomes active because the peer is gone, unless something forbids it."""
+        if obstacle := self.obstacle:
+            self._act_at_ns = None
+            self._explain(f"{reason}; this node cannot take over: {obstacle}")
+            self._announce("not-eligible", f"{reason}, but this node cannot take over: {obstacle}")
+            return
+        if self.record.maintenance and not self._was_last_active:
+            self._act_at_ns = None
+            self._explain(f"{reason}; no takeover, because maintenance is on")
+            return
+        wait_ns = self._damper.wait_ns(now_ns) if cause is Cause.PEER_SILENT else 0
+        if wait_ns:
+            self._act_at_ns = now_ns + wait_ns
+            seconds = -(-wait_ns // 1_000_000_000)
+            times = self._damper.recent(now_ns)
+            self._explain(f"{reason}; takeover is held back for {seconds} s after {times} takeovers in 10 minutes")
+            self._announce("takeover-damped", self.reason)
+            return
+        self._damper.note_unplanned_activation(now_ns)
+        self._activate(cause, f"takeover: {reason}", now_ns)
+        if cause is Cause.PEER_SILENT:
+            self._effects.append(do.Part(CloseCode.TAKEOVER, "this node heard nothing from you and is active now"))

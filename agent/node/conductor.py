@@ -1,0 +1,276 @@
+"""Conducts the roles: gives them facts one by one and carries out the effects they answer with, in their order.
+
+The only place that calls `Roles.handle`. Invariant: no fact is handled before every effect of the one before is
+carried out, so that what is durable, what is sent and what is done never overtake each other.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from agent import __version__
+from agent.admin.codes import EventCode
+from agent.admin.events import EventLog
+from agent.config.model import Config
+from agent.core import effects as do
+from agent.core import inputs as told
+from agent.core.compatibility import CloseCode
+from agent.core.messages import TOKEN_BYTES, Hello
+from agent.core.record import Record
+from agent.core.role_table import Phase
+from agent.core.roles import Roles, RoleSettings
+from agent.core.vocabulary import NANOSECONDS_PER_MILLISECOND, Mode
+from agent.link.keeper import LinkKeeper
+from agent.node.pulse import Pulse
+from agent.node.record_store import RecordStore
+from agent.platform.clock import boottime_ns, wall_ms
+from agent.workload.supervisor import (
+    Supervisor,
+    WorkloadEvent,
+    WorkloadFailed,
+    WorkloadFenced,
+    WorkloadOutput,
+    WorkloadRestarted,
+    WorkloadStarted,
+    WorkloadStopped,
+)
+
+log = logging.getLogger("agent.node")
+
+NANOSECONDS_PER_SECOND = 1_000_000_000
+IDLE_S = 3600.0
+CLOCK_DIFFERENCE_MS_MAX = 2_000
+LINK_FACTS = (told.LinkOpened, told.LinkLost, told.PeerReported, told.PeerAsked)
+LEASED_PHASES = (Phase.ACTIVE, Phase.STEPPING_DOWN, Phase.FINISHING)
+
+
+@dataclass(frozen=True)
+class Order:
+    """A fact that an operator waits for an answer to."""
+
+    fact: told.Input
+    answer: Callable[[do.Answer], None]
+
+
+class Conductor:
+    """Roles in the middle, everything else around; see the module."""
+
+    def __init__(self, config: Config, record: Record, store: RecordStore, events: EventLog, *, force: bool) -> None:
+        self._config = config
+        self._store = store
+        self._events = events
+        self._instance = secrets.token_bytes(TOKEN_BYTES)
+        self._connections = 0
+        self._to_roles, self._facts = trio.open_memory_channel[tuple[int, told.Input | Order]](math.inf)
+        self._told = 0  # facts so far
+        self._dropped_at = 0  # what the link told up to this fact counts no more, for the link was dropped
+        self._answer: Callable[[do.Answer], None] | None = None
+        self.roles = Roles(role_settings(config, force_activate=force), record, boottime_ns())
+        self.keeper = LinkKeeper(self)
+        self.supervisor: Supervisor  # set by the composition before `run`
+        self.pulse = Pulse(self, renew=lambda until_ns: self.supervisor.renew_lease(until_ns), frozen=self._was_frozen)
+        self.changed = trio.Event()
+        self.finished = trio.Event()
+
+    # -- what the pulse asks
+
+    @property
+    def peer_takeover_ns(self) -> int | None:
+        """See `agent.node.pulse.Ground`."""
+        record = self.roles.record
+        if self._config.mode is Mode.STAND_ALONE or not record.paired:
+            return None
+        return (record.peer_takeover_ms or self._config.heartbeat.timeout) * NANOSECONDS_PER_MILLISECOND
+
+    @property
+    def linked_since_ns(self) -> int | None:
+        """See `agent.node.pulse.Ground`."""
+        link = self.keeper.link
+        return None if link is None else link.opened_ns
+
+    @property
+    def leased(self) -> bool:
+        """See `agent.node.pulse.Ground`."""
+        return self.roles.phase in LEASED_PHASES
+
+    # -- what the keeper of the link tells and asks
+
+    def hello(self) -> Hello:
+        """See `agent.link.keeper.LinkOwner`."""
+        self._connections += 1
+        config = self._config
+        return Hello(
+            name=config.name,
+            mode=config.mode,
+            agent_version=__version__,
+            workload_version=config.workload.version or "",
+            instance=self._instance,
+            connection_number=self._connections,
+            pair_id=self.roles.record.pair_id,
+            pair_nonce=secrets.token_bytes(TOKEN_BYTES),
+            term_lane=self.roles.record.term_lane,
+            interval_ms=config.heartbeat.interval,
+            timeout_ms=config.heartbeat.timeout,
+            takeover_ms=takeover_ms(config),
+            stop_timeout_ms=config.workload.stop_timeout,
+            wall_clock_ms=wall_ms(),
+            report=self.roles.report,
+        )
+
+    def pre_shared_key(self) -> bytes:
+        """See `agent.link.keeper.LinkOwner`."""
+        return (self._config.pre_shared_key or "").encode()
+
+    def tell(self, fact: told.Input) -> None:
+        """Queues a fact for the roles."""
+        self._queue(fact)
+
+    def link_event(self, code: str, sentence: str) -> None:
+        """See `agent.link.keeper.LinkOwner`."""
+        self._events.append(EventCode(code), sentence)
+
+    def sent(self, before_ns: int) -> None:
+        """See `agent.link.keeper.LinkOwner`."""
+        self.pulse.sent(before_ns)
+
+    # -- what the workload reports
+
+    def workload_event(self, event: WorkloadEvent) -> None:
+        """Takes an event of the supervisor."""
+        match event:
+            case WorkloadOutput():
+                logging.getLogger("agent.workload.output").info("%s", event.line)
+                return
+            case WorkloadStarted():
+                pid = "" if event.pid is None else f" (pid {event.pid})"
+                sentence = f"the workload was started{pid} in term {event.term}"
+                self._events.append(EventCode.WORKLOAD_STARTED, sentence, term=event.term, at_ns=event.at_ns)
+            case WorkloadStopped():
+                self._events.append(EventCode.WORKLOAD_STOPPED, "the workload is stopped", at_ns=event.at_ns)
+                self.tell(told.WorkloadEnded())
+            case WorkloadRestarted():
+                self._events.append(EventCode.WORKLOAD_RESTARTED, f"the workload was restarted: {event.reason}")
+            case WorkloadFailed():
+                self._events.append(EventCode.WORKLOAD_FAILED, f"the workload fails: {event.reason}")
+                self.tell(told.WorkloadGaveUp(event.reason))
+            case WorkloadFenced():
+                self._events.append(EventCode.WORKLOAD_FENCED, event.reason, at_ns=event.at_ns)
+                self.tell(told.Frozen(event.reason))
+        self.tell(told.WorkloadChanged(self.supervisor.status.state))
+
+    def _was_frozen(self, gap_ns: int) -> None:
+        gap_ms = gap_ns // NANOSECONDS_PER_MILLISECOND
+        self.tell(told.Frozen(f"this agent did not run for {gap_ms} ms, longer than the other node waits"))
+
+    # -- the loop
+
+    async def order(self, fact: told.Input) -> do.Answer:
+        """Gives an operator's order to the roles and returns their immediate answer."""
+        answers: list[do.Answer] = []
+        answered = trio.Event()
+
+        def take(answer: do.Answer) -> None:
+            answers.append(answer)
+            answered.set()
+
+        self._queue(Order(fact, take))
+        await answered.wait()
+        return answers[0]
+
+    def _queue(self, item: told.Input | Order) -> None:
+        self._told += 1
+        self._to_roles.send_nowait((self._told, item))
+
+    async def run(self) -> None:
+        """Conducts until the roles want to exit. Raises StateError when the record cannot be stored."""
+        self.tell(told.Started())
+        while not self.finished.is_set():
+            fact = await self._next()
+            self._answer = None
+            if isinstance(fact, Order):
+                fact, self._answer = fact.fact, fact.answer
+            for effect in self.roles.handle(fact, boottime_ns()):
+                await self._carry_out(effect)
+            if isinstance(fact, told.LinkLost):
+                self.keeper.part(CloseCode.SILENCE, "no frame came from you in time")
+            changed, self.changed = self.changed, trio.Event()
+            changed.set()
+
+    async def _next(self) -> told.Input | Order:
+        deadline_ns = self.roles.next_deadline()
+        wait_s = IDLE_S if deadline_ns is None else (deadline_ns - boottime_ns()) / NANOSECONDS_PER_SECOND
+        with trio.move_on_after(max(0.0, wait_s)):
+            while True:
+                number, fact = await self._facts.receive()
+                if number > self._dropped_at or not isinstance(fact, LINK_FACTS):
+                    return fact
+        return told.TimerFired()
+
+    async def _carry_out(self, effect: do.Effect) -> None:
+        link = self.keeper.link
+        match effect:
+            case do.Store():
+                await self._store.store(effect.record)
+            case do.Publish():
+                if link is not None:
+                    link.publish(effect.report)
+            case do.Tell():
+                if link is not None:
+                    link.tell(effect.message)
+            case do.Part():
+                self.keeper.part(effect.code, effect.sentence)
+            case do.DropLink():
+                self.keeper.drop(effect.sentence)
+                self._dropped_at = self._told
+            case do.SayGoodbye():
+                if link is not None:
+                    link.say_goodbye(effect.reason)
+                    await link.closed.wait()
+            case do.StartWorkload():
+                self.pulse.begin()
+                self.supervisor.activate(effect.term)
+            case do.StopWorkload():
+                self.supervisor.deactivate()
+            case do.CatchUp():
+                self.tell(
+                    told.CaughtUp()
+                )  # no tree is replicated in this version: there is nothing to bring up to date
+            case do.SendFinalChanges():
+                self.tell(told.FinalChangesSent())
+            case do.RoleChanged():
+                sentence = f"{effect.before.value} -> {effect.after.value} (term {effect.term}): {effect.sentence}"
+                self._events.append(EventCode.ROLE_CHANGED, sentence, role=effect.after.value, term=effect.term)
+                if not self.leased:
+                    self.pulse.begin()
+            case do.Announce():
+                self._events.append(EventCode(effect.code), effect.sentence)
+            case do.Answer():
+                if self._answer is not None:
+                    self._answer(effect)
+            case do.Exit():
+                self.finished.set()
+
+
+def takeover_ms(config: Config) -> int:
+    """Returns the shortest silence after which this node would take over."""
+    if config.mode is Mode.BACKUP:
+        return min(config.heartbeat.timeout, config.connection.connection_timeout)
+    return config.heartbeat.timeout
+
+
+def role_settings(config: Config, *, force_activate: bool) -> RoleSettings:
+    """Returns what of the configuration the roles need."""
+    return RoleSettings(
+        mode=config.mode,
+        initial_standby_ns=config.server.initial_standby_time * NANOSECONDS_PER_MILLISECOND,
+        on_initial_standby_timeout=config.server.on_initial_standby_timeout,
+        takeover_ns=takeover_ms(config) * NANOSECONDS_PER_MILLISECOND,
+        contact_ns=config.connection.connection_timeout * NANOSECONDS_PER_MILLISECOND,
+        force_activate=force_activate,
+    )

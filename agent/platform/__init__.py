@@ -1,0 +1,1 @@
+"""What differs between Windows and Linux, behind one interface (see README.md)."""

@@ -1,0 +1,45 @@
+"""The code runs on Windows: every module is imported, and the tests of the parts are run, by Windows' own Python."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.wine.install import PROJECT
+from tests.wine.windows_python import WindowsPython
+
+pytestmark = pytest.mark.wine
+
+IMPORT = """
+import importlib, sys
+failed = []
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module(name)
+    except BaseException as error:
+        failed.append(f"{name}: {type(error).__name__}: {error}")
+print(sys.platform, "imports", len(sys.argv) - 1)
+print("\\n".join(failed))
+sys.exit(bool(failed))
+"""
+
+
+def modules() -> list[str]:
+    """Returns the name of every module of the product, except those that are for Linux by their name."""
+    files = sorted((PROJECT / "agent").rglob("*.py"))
+    names = [".".join(file.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__") for file in files]
+    return [name for name in names if not name.endswith(("_linux", "_posix", ".__main__"))]
+
+
+def test_every_module_is_imported_by_windows(windows: WindowsPython) -> None:
+    done = windows.run("-c", IMPORT, *modules())
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.startswith("win32 imports")
+
+
+@pytest.mark.parametrize("part", ["platform"])
+def test_the_tests_of_a_part_pass_on_windows(windows: WindowsPython, part: str) -> None:
+    options = ["-q", "-p", "no:cacheprovider", "-m", "not long and not netns", "-W", "ignore"]
+    done = windows.run("-m", "pytest", *options, f"tests/{part}")
+    print(done.stdout)
+    assert done.returncode == 0, f"the tests of {part} fail on Windows"
+    assert " passed" in done.stdout

@@ -1,0 +1,77 @@
+"""Runs the Windows Python that `install` built: to its end, or as a process beside the test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.wine.install import PROJECT, WINE, WINESERVER, wine_environment
+
+RUN_SECONDS_MAX = 150
+
+
+def windows_path(path: Path) -> str:
+    """Returns how Windows' Python names a file of this machine."""
+    return "Z:" + str(path.absolute()).replace("/", "\\")
+
+
+class WindowsPython:
+    """The Windows Python in `root`, with the project importable; `start` first, `stop` at the end."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._keeper: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Keeps Wine's services running, so that each further start takes a tenth of a second and not seconds."""
+        self._keeper = self.popen("-c", "import sys; print('up', flush=True); sys.stdin.read()")
+        assert self._keeper.stdout is not None
+        if self._keeper.stdout.readline().strip() != b"up":
+            raise OSError("the Windows Python does not start")
+
+    def stop(self) -> None:
+        """Ends every process of this Wine prefix, and of no other."""
+        subprocess.run([str(WINESERVER), "-k"], env=wine_environment(self._root), check=False, timeout=30)
+        if self._keeper is not None:
+            self._keeper.communicate(timeout=30)
+
+    def popen(
+        self, *arguments: str, environment: Mapping[str, str] | None = None, folder: Path | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Starts Python with pipes for all three streams, because under Wine 8.0 it cannot start on regular files.
+
+        The process id is the Windows process's own as Linux sees it: SIGKILL is its sudden death.
+        """
+        return subprocess.Popen(
+            [str(WINE), str(self._root / "python" / "python.exe"), *arguments],
+            env=self._environment(environment),
+            cwd=folder or PROJECT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: str, timeout_seconds: float = RUN_SECONDS_MAX) -> subprocess.CompletedProcess[str]:
+        """Runs Python to its end and returns its code and its output, errors included; raises TimeoutExpired."""
+        with self.popen(*arguments) as process:
+            try:
+                output, _ = process.communicate(timeout=timeout_seconds)
+            except subprocess.TimeoutExpired as error:
+                process.kill()
+                output, _ = process.communicate()
+                print(output.decode("utf-8", "replace"), file=sys.stderr)
+                raise error
+        text = output.decode("utf-8", "replace").replace("\r\n", "\n")
+        return subprocess.CompletedProcess(process.args, process.returncode, text)
+
+    def _environment(self, extra: Mapping[str, str] | None) -> dict[str, str]:
+        environment = wine_environment(self._root)
+        environment["PYTHONPATH"] = windows_path(PROJECT)
+        environment["PYTHONUTF8"] = "1"
+        if "CI" in os.environ:
+            environment["CI"] = os.environ["CI"]
+        return environment | dict(extra or {})
