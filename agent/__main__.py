@@ -40,7 +40,7 @@ def run_command(arguments: list[str]) -> int:
         code = cli.main(args=arguments, prog_name="pair-agent", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else DONE
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:
         return _exit_code(error)
 
 

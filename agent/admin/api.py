@@ -115,7 +115,7 @@ def _guarded(route: _Route, gate: Gate) -> Handler:
         except RefusedError as refused:
             response = problem(refused.status, refused.sentence, headers=refused.headers)
         except ClientDisconnect:
-            response = Response(status_code=HTTPStatus.BAD_REQUEST)
+            response = problem(HTTPStatus.BAD_REQUEST, "The body ended before it was whole, or is malformed.")
         except PairAgentError as error:
             response = problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
         except Exception:
@@ -137,18 +137,13 @@ async def _http_problem(_request: Request, error: Exception) -> Response:
 
 
 class _FrontDoor:
-    """Checks Host and Origin before any route is looked at, and refuses what is not HTTP/1."""
+    """Checks version, Host and Origin before any route is looked at, and gives every answer the same headers."""
 
     def __init__(self, inner: ASGIApp, gate: Gate) -> None:
         self._inner = inner
         self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1008})
-            return
-
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), *_HEADERS]

@@ -14,7 +14,7 @@ class EventCode(StrEnum):
     meaning: str
     warning: bool
 
-    def __new__(cls, value: str, meaning: str, warning: bool = False) -> EventCode:
+    def __new__(cls, value: str, meaning: str = "", warning: bool = False) -> EventCode:
         member = str.__new__(cls, value)
         member._value_ = value
         member.meaning = meaning
@@ -56,3 +56,11 @@ class EventCode(StrEnum):
         "A planned handover was refused or undone; the role stays where it was.",
         True,
     )
+
+
+def event_code(word: str) -> EventCode:
+    """Returns the code written as `word`; KeyError if there is none."""
+    return _BY_WORD[word]
+
+
+_BY_WORD = {code.value: code for code in EventCode}

@@ -78,6 +78,20 @@ class AgentClient:
             token = read_token(self.target.state_directory)
         return self._ask("GET", path, None, token, timeout_s)
 
+    def get_object(self, path: str) -> dict[str, Any]:
+        """The JSON object that a GET of `path` answers with."""
+        answer = self.get(path)
+        if not isinstance(answer, dict):
+            raise self._stranger()
+        return answer
+
+    def get_events(self, query: str, *, timeout_s: float = ANSWER_TIMEOUT_S) -> list[dict[str, Any]]:
+        """Events, oldest first, each with its number as `sequence`; `query` as `/v1/events` takes it."""
+        answer = self.get(f"/v1/events?{query}", timeout_s=timeout_s)
+        if isinstance(answer, list) and all(isinstance(each, dict) and "sequence" in each for each in answer):
+            return answer
+        raise self._stranger()
+
     def post(self, path: str, arguments: Mapping[str, Any], *, timeout_s: float = ANSWER_TIMEOUT_S) -> Any:
         """The JSON that a POST of `arguments` answers with; an action that was refused raises ApiError."""
         try:
@@ -121,13 +135,13 @@ class AgentClient:
                 f"hold its port ([admin] in {config}). Look at the agent's log.",
                 agent_running=False,
             )
-        if isinstance(error, http.client.HTTPException):
-            return self._stranger()
         if isinstance(error, ConnectionResetError | BrokenPipeError):
             return ApiError(
                 f"The agent at {address} closed the connection before it had answered; it may be stopping.",
                 agent_running=False,
             )
+        if isinstance(error, http.client.HTTPException):
+            return self._stranger()
         return ApiError(
             f"No agent answers at {address} ([admin] in {config}). Start it with `pair-agent run` or `pair-agent "
             "service start`; if it runs with another configuration, name that with --config.",

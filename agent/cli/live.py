@@ -45,7 +45,7 @@ def status(config_path: Path | None, as_json: bool, watch: bool) -> None:
     if watch:
         watch_status(client, as_json=as_json)
         return
-    answer = client.get("/v1/status")
+    answer = client.get_object("/v1/status")
     if as_json:
         click.echo(json.dumps(answer, indent=2))
     else:
@@ -63,7 +63,7 @@ def readiness(ctx: click.Context, config_path: Path | None, as_json: bool) -> No
     Example:
       pair-agent readiness && echo safe to reboot the active node
     """
-    answer = _client(config_path).get("/v1/readiness")
+    answer = _client(config_path).get_object("/v1/readiness")
     if as_json:
         click.echo(json.dumps(answer, indent=2))
     else:
@@ -128,7 +128,7 @@ def events(config_path: Path | None, as_json: bool, follow: bool, limit: int) ->
       pair-agent events --follow
     """
     client = _client(config_path)
-    newest = client.get(f"/v1/events?limit={limit}")
+    newest = client.get_events(f"limit={limit}")
     for event in newest:
         print_event(event, as_json=as_json)
     if follow:

@@ -29,7 +29,7 @@ ACTION_TIMEOUT_S = 300.0
 
 def watch_status(client: AgentClient, *, as_json: bool) -> None:
     """Shows the status until interrupted: in place on a terminal, else one line for each change."""
-    status = client.get("/v1/status")
+    status = client.get_object("/v1/status")
     with contextlib.suppress(KeyboardInterrupt):
         if as_json:
             _watch_as_json(client, status)
@@ -45,8 +45,8 @@ def follow_events(client: AgentClient, *, after: int, as_json: bool) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             try:
-                events = client.get(
-                    f"/v1/events?after={after}&limit={EVENTS_AT_ONCE}&wait_ms={EVENT_WAIT_MS}",
+                events = client.get_events(
+                    f"after={after}&limit={EVENTS_AT_ONCE}&wait_ms={EVENT_WAIT_MS}",
                     timeout_s=EVENT_WAIT_MS / 1000 + 5,
                 )
             except ApiError as error:
@@ -72,7 +72,7 @@ def print_event(event: Mapping[str, Any], *, as_json: bool) -> None:
 
 def act_with_progress(client: AgentClient, path: str) -> Any:
     """Posts to `path` and prints the events that come meanwhile to standard error; the answer, or ApiError."""
-    newest = client.get("/v1/events?limit=1")
+    newest = client.get_events("limit=1")
     after = newest[-1]["sequence"] if newest else 0
     outcome: list[Any] = []
     failure: list[Exception] = []
@@ -107,7 +107,7 @@ def print_lines(lines: list[Line]) -> None:
 def _print_new_events(client: AgentClient, after: int) -> int:
     # Progress only: if it fails, the action's own answer says what is the matter.
     with contextlib.suppress(ApiError):
-        for event in client.get(f"/v1/events?after={after}&limit={EVENTS_AT_ONCE}"):
+        for event in client.get_events(f"after={after}&limit={EVENTS_AT_ONCE}"):
             click.echo(render_event(event), err=True)
             after = event["sequence"]
     return after
@@ -117,12 +117,11 @@ def _next_status(client: AgentClient) -> dict[str, Any] | None:
     """The status after the next interval, None if no agent answers."""
     time.sleep(POLL_INTERVAL_S)
     try:
-        status: dict[str, Any] = client.get("/v1/status")
+        return client.get_object("/v1/status")
     except ApiError as error:
         if error.agent_running:
             raise
         return None
-    return status
 
 
 def _watch_as_json(client: AgentClient, status: dict[str, Any] | None) -> None:

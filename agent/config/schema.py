@@ -171,7 +171,7 @@ _KEYS = (
     Key("connection.port", PORT, 3002, "The primary's port."),
     Key(
         "connection.connection_timeout",
-        milliseconds(100, 600_000),
+        milliseconds(20, 600_000),
         5_000,
         "The backup takes over after this time without a valid response, in milliseconds.",
     ),
@@ -184,7 +184,7 @@ _KEYS = (
     Key("heartbeat.interval", milliseconds(10, 60_000), 1_000, "The time between two heartbeats, in milliseconds."),
     Key(
         "heartbeat.timeout",
-        milliseconds(50, 600_000),
+        milliseconds(20, 600_000),
         5_000,
         "The other node counts as gone after this time of silence, in milliseconds; it must exceed the interval.",
     ),

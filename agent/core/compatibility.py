@@ -51,14 +51,15 @@ def contradiction(own: Hello, peer: Hello) -> tuple[CloseCode, str] | None:
             f"{own.name!r} belongs to pair {own.pair_id.hex()[:8]} and {peer.name!r} to pair {peer.pair_id.hex()[:8]}; "
             "if they shall be a pair from now on, run `pair-agent trust --forget-pair` on the one whose data may go",
         )
-    for waiting, beating in ((own, peer), (peer, own)):
+    primary, backup = (own, peer) if own.mode is Mode.PRIMARY else (peer, own)
+    for waiting, beating in ((primary, backup), (backup, primary)):
         patience_ms = min(waiting.timeout_ms, waiting.takeover_ms)
         if patience_ms <= beating.interval_ms:
             return (
                 CloseCode.TIMERS,
                 f"{waiting.name!r} waits {patience_ms} ms for a heartbeat that {beating.name!r} sends every "
-                f"{beating.interval_ms} ms; raise heartbeat.timeout and connection_timeout there or lower "
-                "heartbeat.interval here",
+                f"{beating.interval_ms} ms; raise heartbeat.timeout (on a backup connection_timeout too) on "
+                f"{waiting.name!r} or lower heartbeat.interval on {beating.name!r}",
             )
     return None
 

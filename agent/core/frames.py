@@ -6,6 +6,8 @@ that was just fed are ever held.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from agent.core.errors import PeerError
 
 LENGTH_BYTES = 4
@@ -25,25 +27,32 @@ class FrameDecoder:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed_untrusted(self, data: bytes | bytearray | memoryview) -> list[bytes]:
+    def feed_untrusted(self, data: bytes | bytearray | memoryview) -> Iterator[bytes]:
         """Takes the next bytes and returns the payloads that are now whole, in order.
 
-        Raises PeerError for a length of zero or above FRAME_BYTES_MAX, before anything of that frame is kept.
+        The iterator raises PeerError at a length of zero or above FRAME_BYTES_MAX, after the payloads before it and
+        without waiting for more of that frame: so what a peer said does not depend on how its bytes were chunked.
         """
         self._buffer += data
-        payloads = []
+        return self._cut()
+
+    def _cut(self) -> Iterator[bytes]:
         start = 0
-        while len(self._buffer) - start >= LENGTH_BYTES:
-            length = int.from_bytes(self._buffer[start : start + LENGTH_BYTES], "big")
-            if not 0 < length <= FRAME_BYTES_MAX:
-                raise PeerError(f"the other node sent a frame of {length} bytes; 1 to {FRAME_BYTES_MAX} are allowed")
-            end = start + LENGTH_BYTES + length
-            if end > len(self._buffer):
-                break
-            payloads.append(bytes(self._buffer[start + LENGTH_BYTES : end]))
-            start = end
-        del self._buffer[:start]
-        return payloads
+        try:
+            while len(self._buffer) - start >= LENGTH_BYTES:
+                length = int.from_bytes(self._buffer[start : start + LENGTH_BYTES], "big")
+                if not 0 < length <= FRAME_BYTES_MAX:
+                    raise PeerError(
+                        f"the other node sent a frame of {length} bytes; 1 to {FRAME_BYTES_MAX} are allowed"
+                    )
+                end = start + LENGTH_BYTES + length
+                if end > len(self._buffer):
+                    break
+                payload = bytes(self._buffer[start + LENGTH_BYTES : end])
+                start = end
+                yield payload
+        finally:
+            del self._buffer[:start]
 
     @property
     def mid_frame(self) -> bool:

@@ -20,8 +20,16 @@ from agent.core.vocabulary import Mode, Role, WorkloadState
 TEXT_CHARACTERS_MAX = 500
 ENTRIES_MAX = 64
 INTEGER_MAX = 2**63 - 1
+DURATION_MS_MAX = 24 * 3600 * 1000
 TOKEN_BYTES = 16
 PROOF_BYTES = 32
+
+# Shapes narrower than their Python type; the annotation of a field names what `decode_untrusted` admits.
+DurationMs: TypeAlias = int  # 0 to DURATION_MS_MAX: it is added to clocks and handed to operating systems
+Lane: TypeAlias = int  # 0 or 1
+Token: TypeAlias = bytes  # TOKEN_BYTES
+TokenOrEmpty: TypeAlias = bytes
+ProofOrEmpty: TypeAlias = bytes  # PROOF_BYTES or empty
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class Authenticate:
 
     version_min: int
     version_max: int
-    proof: bytes  # 32 bytes of HMAC-SHA256 (section 4), or empty: no pre-shared key configured
+    proof: ProofOrEmpty  # 32 bytes of HMAC-SHA256 (section 4), or empty: no pre-shared key configured
 
 
 @dataclass(frozen=True)
@@ -57,15 +65,15 @@ class Hello:
     mode: Mode
     agent_version: str
     workload_version: str
-    instance: bytes  # 16 random bytes, new at every start of the agent
+    instance: Token  # 16 random bytes, new at every start of the agent
     connection_number: int  # grows with every connection that this instance makes
-    pair_id: bytes  # 16 bytes, or empty: never paired
-    pair_nonce: bytes  # 16 random bytes for making a pair id
-    term_lane: int  # 0: even terms, 1: odd terms
-    interval_ms: int
-    timeout_ms: int
-    takeover_ms: int  # the shortest silence after which this node would take over
-    stop_timeout_ms: int
+    pair_id: TokenOrEmpty  # 16 bytes, or empty: never paired
+    pair_nonce: Token  # 16 random bytes for making a pair id
+    term_lane: Lane  # 0: even terms, 1: odd terms
+    interval_ms: DurationMs
+    timeout_ms: DurationMs
+    takeover_ms: DurationMs  # the shortest silence after which this node would take over
+    stop_timeout_ms: DurationMs
     wall_clock_ms: int
     report: Report
 
@@ -120,7 +128,7 @@ class Refusal:
     """A request, an invitation or a release is not followed."""
 
     reason: str
-    retry_ms: int  # ask again not earlier than this; 0: when the report changes
+    retry_ms: DurationMs  # ask again not earlier than this; 0: when the report changes
 
 
 @dataclass(frozen=True)
@@ -202,8 +210,11 @@ _KINDS = {shape: kind for kind, shape in SHAPES.items()}
 
 
 def encode(message: Message) -> bytes:
-    """Returns the payload of a message. Texts longer than TEXT_CHARACTERS_MAX are cut, for they are only for people."""
-    packed: bytes = msgpack.packb([int(_KINDS[type(message)]), _to_wire(message)])
+    """Returns the payload of a message. Texts longer than TEXT_CHARACTERS_MAX are cut, for they are only for people.
+
+    What is no Unicode (a file name in a reason may hold such bytes) becomes question marks.
+    """
+    packed: bytes = msgpack.packb([int(_KINDS[type(message)]), _to_wire(message)], unicode_errors="replace")
     return packed
 
 
@@ -265,6 +276,18 @@ def _integer(value: Any) -> int:
     return value
 
 
+def _duration_ms(value: Any) -> int:
+    if _integer(value) > DURATION_MS_MAX:
+        raise ValueError
+    return _integer(value)
+
+
+def _lane(value: Any) -> int:
+    if _integer(value) > 1:
+        raise ValueError
+    return _integer(value)
+
+
 def _boolean(value: Any) -> bool:
     if type(value) is not bool:
         raise ValueError
@@ -277,10 +300,13 @@ def _text(value: Any) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value)
 
 
-def _binary(value: Any) -> bytes:
-    if type(value) is not bytes or len(value) not in (0, TOKEN_BYTES, PROOF_BYTES):
-        raise ValueError
-    return value
+def _bytes_of(*lengths: int) -> Callable[[Any], bytes]:
+    def read(value: Any) -> bytes:
+        if type(value) is not bytes or len(value) not in lengths:
+            raise ValueError
+        return value
+
+    return read
 
 
 def _report(value: Any) -> Report:
@@ -294,7 +320,11 @@ _BY_ANNOTATION: Mapping[str, Callable[[Any], Any]] = {
     "int": _integer,
     "bool": _boolean,
     "str": _text,
-    "bytes": _binary,
+    "DurationMs": _duration_ms,
+    "Lane": _lane,
+    "Token": _bytes_of(TOKEN_BYTES),
+    "TokenOrEmpty": _bytes_of(0, TOKEN_BYTES),
+    "ProofOrEmpty": _bytes_of(0, PROOF_BYTES),
     "Mode": Mode,
     "Role": Role,
     "WorkloadState": WorkloadState,

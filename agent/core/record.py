@@ -52,7 +52,7 @@ def next_term(record: Record) -> int:
 
 
 def encode_record(record: Record) -> bytes:
-    """Returns the bytes to store, below 1 KiB."""
+    """Returns the bytes to store, below 4000."""
     packed: bytes = msgpack.packb(
         {"version": FORMAT_VERSION} | {f.name: getattr(record, f.name) for f in fields(record)}
     )
@@ -77,6 +77,10 @@ def decode_record_untrusted(payload: bytes) -> Record:
     values = {name: value for name, value in stored.items() if name in known}
     if any(type(value) is not known[name] for name, value in values.items()):
         raise StateError("the state file holds a record with wrong types")
+    if version < 1 or (version == FORMAT_VERSION and len(values) < len(known)):
+        raise StateError("the state file holds a record that is not whole")
+    if any(type(value) is int and value < 0 for value in values.values()) or values.get("term_lane", 0) > 1:
+        raise StateError("the state file holds a record with values out of range")
     return Record(**values)
 
 

@@ -5,8 +5,9 @@ of the peer ends the session with an event; it never raises out of `receive_data
 
     AUTHENTICATING --Authenticate--> GREETING --Hello--> OPEN --Goodbye, Close, fault, silence, end--> CLOSED
 
-Invariants: nothing but Authenticate is understood before the proof is verified, nothing but Hello before OPEN; after
-CLOSED no event follows the Ended one, and nothing is sent but the one Close that `leave` may add after silence.
+Invariants: nothing but Authenticate and Close is understood before the proof is verified, nothing but Hello and Close
+before OPEN; after CLOSED no event follows the Ended one, and nothing is sent but the one Close that `leave` may add
+after silence.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from agent.core.vocabulary import NANOSECONDS_PER_MILLISECOND, Mode
 
 GREETING_NS = 5_000_000_000  # from the end of the TLS handshake until both hellos are exchanged
 STALL_MIN_NS = 5_000_000  # a timer later than this was late by our own fault
+BEATS_PER_SILENCE_MIN = 3  # own heartbeats while the peer may be silent: each timer shows that this node did not stall
 SMOOTHING = 8  # weight of the past in the round-trip time, as in RFC 6298
 OUTGOING_BYTES_MAX = 1024 * 1024  # a peer that does not read may hold this much of ours
 
@@ -155,7 +157,7 @@ class Session:
         self._stalled = False
         self._silenced = False
         self._overflowing = False
-        self._wall_clock_ms = hello.wall_clock_ms
+        self._wall_clock_ms, self._wall_clock_read_ns = hello.wall_clock_ms, now_ns
         self._echo_ns = 0
         self._echo_received_ns = 0
         self.peer: Hello | None = None
@@ -213,9 +215,10 @@ class Session:
         return [self._end(EndCause.CLOSED, "closed", sentence)]
 
     def handle_timer(self, now_ns: int, wall_clock_ms: int) -> list[SessionEvent]:
-        """Sends what is due and notices silence. A call that comes late grants the peer another interval first:
-        what it sent meanwhile may still lie unread, and nobody is condemned on stale evidence."""
-        self._wall_clock_ms = wall_clock_ms
+        """Sends what is due and notices silence. A call that comes later than `next_deadline` asked for grants the
+        peer a little more time first: what it sent meanwhile may lie unread, and nobody is condemned on stale evidence.
+        """
+        self._wall_clock_ms, self._wall_clock_read_ns = wall_clock_ms, now_ns
         if self._state is State.CLOSED:
             return []
         if self._state is not State.OPEN:
@@ -223,7 +226,7 @@ class Session:
                 return []
             return [self._refuse(EndCause.FAULT, CloseCode.PROTOCOL.value, "the other node did not say hello in time")]
         if now_ns >= self._silent_at_ns:
-            late_ns = now_ns - self._silent_at_ns
+            late_ns = now_ns - min(self._send_at_ns, self._silent_at_ns)
             if late_ns > max(STALL_MIN_NS, self._silence_ns // 10) and not self._stalled:
                 self._stalled = True
                 self._silent_at_ns = now_ns + max(STALL_MIN_NS, self._silence_ns // 4)
@@ -274,12 +277,12 @@ class Session:
             sentence = f"the other node ended the connection: {message.sentence}"
             return [self._end(EndCause.REFUSED_BY_PEER, message.code, sentence)]
         if self._state is State.AUTHENTICATING:
-            return self._receive_authenticate(message)
+            return self._receive_authenticate(message, now_ns)
         if self._state is State.GREETING:
             return self._receive_hello(message, now_ns)
         return self._receive_open(message, now_ns)
 
-    def _receive_authenticate(self, message: Message) -> list[SessionEvent]:
+    def _receive_authenticate(self, message: Message, now_ns: int) -> list[SessionEvent]:
         if not isinstance(message, Authenticate):
             raise PeerError(f"the other node sent {type(message).__name__} before it authenticated")
         own, offered = (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION_MAX), (message.version_min, message.version_max)
@@ -298,7 +301,7 @@ class Session:
                 sentence = "one node has no pre_shared_key in [security] and the other has one; set the same on both"
             return [self._refuse(EndCause.REFUSED_HERE, CloseCode.PRE_SHARED_KEY.value, sentence)]
         self._state = State.GREETING
-        self._hello = replace(self._hello, report=self._report)
+        self._hello = replace(self._hello, report=self._report, wall_clock_ms=self._wall_ms(now_ns))
         self._send(self._hello)
         return []
 
@@ -309,10 +312,11 @@ class Session:
             return [self._refuse(EndCause.REFUSED_HERE, refused[0].value, refused[1])]
         self.peer, self.peer_report = message, message.report
         self._state = State.OPEN
+        patience_ns = min(message.timeout_ms, message.takeover_ms) * NANOSECONDS_PER_MILLISECOND
         self._send_interval_ns = send_interval_ns(
-            self._send_interval_ns, message.takeover_ms * NANOSECONDS_PER_MILLISECOND
+            min(self._send_interval_ns, self._silence_ns // BEATS_PER_SILENCE_MIN), patience_ns
         )
-        self.clock_difference_ms = message.wall_clock_ms - self._wall_clock_ms
+        self.clock_difference_ms = message.wall_clock_ms - self._wall_ms(now_ns)
         self._beat(now_ns)
         if self._report != self._hello.report:
             self._send(ReportChanged(self._report))
@@ -347,7 +351,7 @@ class Session:
             past_ns = sample_ns if self.round_trip_ns is None else self.round_trip_ns
             self.round_trip_ns = (past_ns * (SMOOTHING - 1) + sample_ns) // SMOOTHING
             self.clock_difference_ms = (
-                message.wall_clock_ms + sample_ns // 2 // NANOSECONDS_PER_MILLISECOND - self._wall_clock_ms
+                message.wall_clock_ms + sample_ns // 2 // NANOSECONDS_PER_MILLISECOND - self._wall_ms(now_ns)
             )
 
     def _receive_report(self, report: Report) -> list[SessionEvent]:
@@ -361,7 +365,10 @@ class Session:
         if not now_ns < self._send_at_ns <= now_ns + self._send_interval_ns:
             self._send_at_ns = now_ns + self._send_interval_ns
         held_ns = now_ns - self._echo_received_ns if self._echo_ns else 0
-        self._send(Heartbeat(now_ns, self._echo_ns, held_ns, self._wall_clock_ms, self._report))
+        self._send(Heartbeat(now_ns, self._echo_ns, held_ns, self._wall_ms(now_ns), self._report))
+
+    def _wall_ms(self, now_ns: int) -> int:
+        return self._wall_clock_ms + (now_ns - self._wall_clock_read_ns) // NANOSECONDS_PER_MILLISECOND
 
     def _send(self, message: Message) -> None:
         if len(self._outgoing) > OUTGOING_BYTES_MAX:

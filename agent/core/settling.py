@@ -162,8 +162,10 @@ class Settling(RoleGround):
         """Becomes active because the peer is gone, unless something forbids it."""
         if obstacle := self.obstacle:
             self._act_at_ns = None
-            self._explain(f"{reason}; this node cannot take over: {obstacle}")
-            self._announce("not-eligible", f"{reason}, but this node cannot take over: {obstacle}")
+            reason = f"{reason}; this node cannot take over: {obstacle}"
+            if reason != self.reason:
+                self._announce("not-eligible", reason)
+            self._explain(reason)
             return
         if self.record.maintenance and not self._was_last_active:
             self._act_at_ns = None

@@ -62,6 +62,7 @@ class Connection:
                 nursery.start_soon(self._write)
                 nursery.start_soon(self._time)
                 nursery.start_soon(self._read)
+                self._ring()
                 await self._over.wait()
                 if self._silent:
                     with trio.move_on_after(PARTING_S):

@@ -29,9 +29,11 @@ _INVISIBLE = dict.fromkeys(map(ord, "\ufeff\ufffe\u200b\u200c\u200d\u200e\u200f\
 # Word processors turn two hyphens into one long dash.
 _DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2212"), "-") | dict.fromkeys(map(ord, "\u2012\u2013\u2014\u2015"), "--")
 
-_MARKER = re.compile(r"-----\s?(BEGIN|END)\s([A-Z0-9][A-Z0-9 ]{0,40}[A-Z0-9])(?:\s?-----|(?=\s|$))")
+# The dashes behind a label are only looked at: joined lines share them with the next block's.
+_MARKER = re.compile(r"-----\s?(BEGIN|END)\s([A-Z0-9][A-Z0-9 ]{0,40}[A-Z0-9])(?=\s|-----|$)")
 _PRIVATE_KEY = re.compile(r"(?:BEGIN|END) (?:[A-Z0-9]{1,20} ){0,3}PRIVATE KEY|PuTTY-User-Key-File")
-_QUOTATION = re.compile(r"[\s>|\"',]+")
+# In the body: line ends, the marks of quoted mail and of lists, and the dashes of the marker before it.
+_NOT_BASE64 = re.compile(r"[\s>|\"',-]+")
 _FINGERPRINT = re.compile(r"(?:[0-9A-Fa-f]{2}[:\s]){15,}[0-9A-Fa-f]{2}")
 
 _CERTIFICATE_LABELS = frozenset({"CERTIFICATE", "X509 CERTIFICATE"})
@@ -135,7 +137,7 @@ def _no_block(text: str) -> str:
 
 
 def _decode_block(body: str, *, number: int) -> x509.Certificate:
-    base64_text = _QUOTATION.sub("", body).rstrip("=")
+    base64_text = _NOT_BASE64.sub("", body).rstrip("=")
     try:
         der = base64.b64decode(base64_text + "=" * (-len(base64_text) % 4), validate=True)
     except (binascii.Error, ValueError):

@@ -37,7 +37,6 @@ from __future__ import annotations
 import contextlib
 import enum
 import operator
-from collections.abc import AsyncIterator
 
 import trio
 from cryptography import x509
@@ -47,10 +46,12 @@ from agent.core.errors import PeerError
 from agent.link.identity import Identity
 from agent.link.tls_buffers import CHUNK_BYTES, TlsBuffers
 from agent.link.tls_context import Side
+from agent.link.turns import OneTask, SendingHalf
 
 __all__ = ["TlsStream", "client_stream", "server_stream"]
 
 RECEIVE_BYTES = 256 * 1024
+BATCH_BYTES = 256 * 1024  # encrypted before the transport is asked once
 HANDSHAKE_RECEIVE_BYTES = 16 * 1024
 FAREWELL_SECONDS = 1.0  # for close_notify or an alert to leave
 LINGER_SECONDS = 0.5  # for the other end to close as well
@@ -76,22 +77,6 @@ class _State(enum.Enum):
     CLOSED = "closed"
 
 
-class _OneTask:
-    """Lets one task in at a time and refuses a second one instead of letting it wait."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._busy = False
-
-    def __enter__(self) -> None:
-        if self._busy:
-            raise trio.BusyResourceError(f"another task is already {self._what} this TLS stream")
-        self._busy = True
-
-    def __exit__(self, *_: object) -> None:
-        self._busy = False
-
-
 class TlsStream(trio.abc.Stream):
     """One end of the encrypted connection; `do_handshake` comes first, everything else follows trio's contract.
 
@@ -106,12 +91,11 @@ class TlsStream(trio.abc.Stream):
         self._trust = identity.trust
         self._buffers = TlsBuffers(identity, side)
         self._state = _State.NEW
-        self._sending_broken = False
         self._farewell_sent = False
         self._held_back = b""  # the server's session tickets
-        self._sending = _OneTask("sending on")
-        self._receiving = _OneTask("receiving from")
-        self._transport_sending = trio.Lock()
+        self._sending = OneTask("sending on")
+        self._receiving = OneTask("receiving from")
+        self._sending_half = SendingHalf()
         self._records_sent = 0
 
     async def do_handshake(self) -> None:
@@ -141,20 +125,19 @@ class TlsStream(trio.abc.Stream):
                 await trio.lowlevel.checkpoint()
                 return
             await trio.lowlevel.checkpoint_if_cancelled()
-            async with self._sending_half():
+            async with self._sending_half:
                 self._check_can_send()
                 with memoryview(data) as given, given.cast("B") as view:
-                    for start in range(0, len(view), CHUNK_BYTES):
-                        with view[start : start + CHUNK_BYTES] as chunk:
-                            self._buffers.encrypt(chunk)
-                            self._records_sent += -(-len(chunk) // RECORD_BYTES_MAX)
+                    for start in range(0, len(view), BATCH_BYTES):
+                        with view[start : start + BATCH_BYTES] as batch:
+                            self._encrypt(batch)
                         await self._send_records()
 
     async def wait_send_all_might_not_block(self) -> None:
         """Waits until the transport takes data; see trio.abc.SendStream."""
         with self._sending:
             self._check_can_send()
-            async with self._transport_sending:
+            async with self._sending_half.lock:
                 await self._transport.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -271,7 +254,7 @@ class TlsStream(trio.abc.Stream):
                 self._held_back = bytes(self._buffers.take_records() or b"")
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 return
-            async with self._sending_half():
+            async with self._sending_half:
                 await self._send_records()
             if complete:
                 return
@@ -281,20 +264,11 @@ class TlsStream(trio.abc.Stream):
                 raise trio.BrokenResourceError("the connection ended during the TLS handshake")
             self._buffers.feed_untrusted(records)
 
-    @contextlib.asynccontextmanager
-    async def _sending_half(self) -> AsyncIterator[None]:
-        """Holds the transport's sending half; whatever ends it early leaves half a record on the wire."""
-        try:
-            self._transport_sending.acquire_nowait()
-        except trio.WouldBlock:
-            await self._transport_sending.acquire()
-        try:
-            yield
-        except BaseException:
-            self._sending_broken = True
-            raise
-        finally:
-            self._transport_sending.release()
+    def _encrypt(self, batch: memoryview) -> None:
+        for start in range(0, len(batch), CHUNK_BYTES):
+            with batch[start : start + CHUNK_BYTES] as chunk:
+                self._buffers.encrypt(chunk)
+                self._records_sent += -(-len(chunk) // RECORD_BYTES_MAX)
 
     async def _send_records(self) -> None:
         """Sends everything that the buffers hold; the caller has the sending half."""
@@ -306,22 +280,22 @@ class TlsStream(trio.abc.Stream):
 
     async def _answer(self) -> bool:
         """Sends what decrypting left to be sent, if anything; returns whether it waited."""
-        if not self._buffers.has_records or self._sending_broken:
+        if not self._buffers.has_records or self._sending_half.broken:
             return False
         with contextlib.suppress(trio.BrokenResourceError):
-            async with self._sending_half():
+            async with self._sending_half:
                 await self._send_records()
         return True
 
     async def _send_farewell(self) -> None:
         """Sends the last records, an alert, unless another task is in the middle of sending; bounded."""
-        if self._sending_broken or self._transport_sending.locked():
+        if self._sending_half.broken or self._sending_half.lock.locked():
             return
         with (
             trio.move_on_after(FAREWELL_SECONDS),
             contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError),
         ):
-            async with self._sending_half():
+            async with self._sending_half:
                 await self._send_records()
             self._farewell_sent = True
 
@@ -351,7 +325,7 @@ class TlsStream(trio.abc.Stream):
 
     def _check_can_send(self) -> None:
         self._check_open()
-        if self._sending_broken:
+        if self._sending_half.broken:
             raise trio.BrokenResourceError("an earlier send on this TLS stream was interrupted or failed")
 
     def _check_shaken_hands(self) -> None:

@@ -23,7 +23,7 @@ CHUNK_BYTES = 64 * 1024  # encrypted at a time: four full records, which stay in
 # Received without one byte of data: more is an endless handshake, or a flood of key updates or of empty records.
 _BYTES_WITHOUT_DATA_MAX = 256 * 1024
 _DECRYPTED_BYTES_MAX = 256 * 1024  # returned by one call
-_TAKEN_BYTES_MAX = 256 * 1024
+_TAKEN_BYTES_MAX = 264 * 1024  # a batch of 256 KiB with the overhead of its records
 _HANDSHAKE_TAKEN_BYTES = 8 * 1024  # strangers get no more memory than that
 
 _NO_CERTIFICATE = "peer did not return a certificate"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import trio
 
 from agent import __version__
-from agent.admin.codes import EventCode
+from agent.admin.codes import EventCode, event_code
 from agent.admin.events import EventLog
 from agent.config.model import Config
 from agent.core import effects as do
@@ -30,8 +30,7 @@ from agent.link.keeper import LinkKeeper
 from agent.node.pulse import Pulse
 from agent.node.record_store import RecordStore
 from agent.platform.clock import boottime_ns, wall_ms
-from agent.workload.supervisor import (
-    Supervisor,
+from agent.workload.events import (
     WorkloadEvent,
     WorkloadFailed,
     WorkloadFenced,
@@ -40,6 +39,7 @@ from agent.workload.supervisor import (
     WorkloadStarted,
     WorkloadStopped,
 )
+from agent.workload.supervisor import Supervisor
 
 log = logging.getLogger("agent.node")
 
@@ -133,7 +133,7 @@ class Conductor:
 
     def link_event(self, code: str, sentence: str) -> None:
         """See `agent.link.keeper.LinkOwner`."""
-        self._events.append(EventCode(code), sentence)
+        self._events.append(event_code(code), sentence)
 
     def sent(self, before_ns: int) -> None:
         """See `agent.link.keeper.LinkOwner`."""
@@ -145,8 +145,7 @@ class Conductor:
         """Takes an event of the supervisor."""
         match event:
             case WorkloadOutput():
-                logging.getLogger("agent.workload.output").info("%s", event.line)
-                return
+                return  # the supervisor logs it
             case WorkloadStarted():
                 pid = "" if event.pid is None else f" (pid {event.pid})"
                 sentence = f"the workload was started{pid} in term {event.term}"
@@ -191,10 +190,8 @@ class Conductor:
         """Conducts until the roles want to exit. Raises StateError when the record cannot be stored."""
         self.tell(told.Started())
         while not self.finished.is_set():
-            fact = await self._next()
-            self._answer = None
-            if isinstance(fact, Order):
-                fact, self._answer = fact.fact, fact.answer
+            item = await self._next()
+            fact, self._answer = (item.fact, item.answer) if isinstance(item, Order) else (item, None)
             for effect in self.roles.handle(fact, boottime_ns()):
                 await self._carry_out(effect)
             if isinstance(fact, told.LinkLost):
@@ -249,7 +246,7 @@ class Conductor:
                 if not self.leased:
                     self.pulse.begin()
             case do.Announce():
-                self._events.append(EventCode(effect.code), effect.sentence)
+                self._events.append(event_code(effect.code), effect.sentence)
             case do.Answer():
                 if self._answer is not None:
                     self._answer(effect)

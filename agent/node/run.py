@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import signal
 import socket
-import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import trio
 
@@ -18,11 +18,11 @@ from agent import __version__
 from agent.admin.api import open_admin_listener, serve_admin
 from agent.admin.codes import EventCode
 from agent.admin.events import EventLog
-from agent.admin.token import load_token
+from agent.admin.token import load_or_create_token
 from agent.config.load import announce_inactive_keys
 from agent.config.model import Config, Trust
 from agent.core import inputs as told
-from agent.core.errors import CredentialError, StateError
+from agent.core.errors import CredentialError, PairAgentError, StateError
 from agent.core.vocabulary import Mode
 from agent.link.dialler import Dialler, Outcome, Target
 from agent.link.identity import Identity, load_identity, validity_warnings
@@ -35,7 +35,9 @@ from agent.platform.locks import DirectoryLock
 from agent.platform.permissions import readable_by_others
 from agent.platform.priority import Level, raise_priority
 from agent.platform.sockets import open_listener
-from agent.workload.supervisor import Supervisor, WorkloadIdentity, clean_up_leftover
+from agent.workload.events import WorkloadIdentity
+from agent.workload.leftover import clean_up_leftover
+from agent.workload.supervisor import Supervisor
 
 log = logging.getLogger("agent.node")
 
@@ -67,13 +69,15 @@ class _Node:
         self._events = events
         self._notices = notices
         self._identity = None if config.mode is Mode.STAND_ALONE else _trusted_identity(config)
+        # A guardian that is still killing what a dead agent left holds that agent's port.
+        clean_up_leftover(config.state_directory)
         self._admin_sockets = open_admin_listener(config.admin)
         self._sockets: list[socket.socket] = []
         if config.mode is Mode.PRIMARY:
             self._sockets = open_listener(config.server.interface, config.server.port)
         self._store = RecordStore(config.state_directory)
         record = self._store.load(config.mode, lambda lost: self._note(EventCode.STATE_DAMAGED, lost))
-        self._token = load_token(config.state_directory)
+        self._token = load_or_create_token(config.state_directory)
         self._conductor = Conductor(config, record, self._store, events, force=options.force_activate)
         self._conductor.supervisor = Supervisor(
             config.workload,
@@ -108,10 +112,11 @@ class _Node:
 
     async def _serve_admin(self, task_status: trio.TaskStatus[None]) -> None:
         control = NodeControl(self._config, self._conductor, self._events, self._notices)
-        await serve_admin(control, self._config.admin, self._token, self._admin_sockets, task_status=task_status)
+        await serve_admin(
+            control, self._config.admin, self._token, listeners=self._admin_sockets, task_status=task_status
+        )
 
     def _tell_beginning(self) -> None:
-        clean_up_leftover(self._config.state_directory)
         config = self._config
         sentence = f"pair-agent {__version__} runs as {config.mode.value} {config.name!r}"
         self._events.append(EventCode.AGENT_STARTED, sentence, version=__version__, mode=config.mode.value)
@@ -120,7 +125,7 @@ class _Node:
                 EventCode.ENVIRONMENT_OVERRIDE, f"{variable} in the environment overrides {key} of {config.source}"
             )
         if self._identity is not None:
-            for warning in validity_warnings(self._identity):
+            for warning in validity_warnings(self._identity, datetime.now(UTC)):
                 self._note(EventCode.CERTIFICATE_EXPIRING, warning)
             if config.certificates.trust is not Trust.PINNED:
                 log.warning(
@@ -205,5 +210,15 @@ def _trusted_identity(config: Config) -> Identity:
 
 def run(config: Config, options: RunOptions) -> None:
     """Runs the node in this thread; see `run_node`."""
-    strict = sys.version_info >= (3, 11)
-    trio.run(run_node, config, options, strict_exception_groups=strict)
+    try:
+        trio.run(run_node, config, options)
+    except BaseExceptionGroup as group:
+        expected = group.subgroup(PairAgentError)
+        if expected is None:
+            raise
+        raise _first(expected) from group
+
+
+def _first(group: BaseExceptionGroup[PairAgentError]) -> PairAgentError:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -220,9 +220,10 @@ def boottime_ns() -> int:
 
 
 def _signal_group(leader: int, number: int) -> None:
-    _signal(leader, number)  # itself too: just after fork it leads no group yet
-    with contextlib.suppress(OSError):
+    try:
         os.killpg(leader, number)
+    except OSError:  # just after fork it leads no group yet
+        _signal(leader, number)
 
 
 def _signal(pid: int, number: int) -> None:

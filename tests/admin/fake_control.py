@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +79,7 @@ class FakeControl:
     answer: Answer = field(default_factory=lambda: Answer(True, "Done as asked."))
     fault: Exception | None = None
     acted: list[tuple[Action, dict[str, Any]]] = field(default_factory=list)
+    on_act: Callable[[], object] = lambda: None
 
     def status(self) -> dict[str, Any]:
         if self.fault is not None:
@@ -90,6 +91,7 @@ class FakeControl:
 
     async def act(self, action: Action, arguments: Mapping[str, Any]) -> Answer:
         self.acted.append((action, dict(arguments)))
+        self.on_act()
         await trio.lowlevel.checkpoint()
         if self.fault is not None:
             raise self.fault

@@ -10,10 +10,10 @@ import trio
 import trio.testing
 from starlette.requests import Request
 
-from agent.admin import arguments, server
+from agent.admin import arguments, http_connection, server
 from agent.admin.access import Access, Gate
 from agent.admin.problem import RefusedError
-from tests.admin.fake_control import TOKEN, parse_reply, serving
+from tests.admin.fake_control import TOKEN, parse_reply, sample_status, serving
 
 LARGE = {"padding": "x" * 16_000_000}  # more than the buffers of a connection hold
 
@@ -211,7 +211,8 @@ def test_a_body_larger_than_the_bound_is_refused(tmp_path: Path, head: bytes) ->
     async def main() -> None:
         async with serving(tmp_path) as api:
             start = f"POST /v1/maintenance HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n".encode()
-            answer = parse_reply(await api.exchange(start + b"Content-Type: application/json\r\n" + head))
+            start += b"Content-Type: application/json\r\nConnection: close\r\n"
+            answer = parse_reply(await api.exchange(start + head))
             assert answer.status == 413
 
     trio.run(main)
@@ -236,7 +237,7 @@ def test_a_body_that_does_not_arrive_is_not_waited_for_for_ever(
 def test_a_client_that_does_not_ask_is_disconnected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    monkeypatch.setattr(server, "IDLE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(http_connection, "HEAD_TIMEOUT_S", 0.05)
 
     async def main() -> None:
         async with serving(tmp_path) as api:
@@ -255,7 +256,7 @@ def test_a_head_larger_than_the_bound_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_client_that_does_not_read_loses_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "SEND_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(http_connection, "SEND_TIMEOUT_S", 0.05)
     monkeypatch.setattr(server, "CONNECTIONS_MAX", 1)
 
     async def main() -> None:
@@ -269,7 +270,7 @@ def test_a_client_that_does_not_read_loses_its_place(tmp_path: Path, monkeypatch
 
 def test_the_agent_stops_at_once_although_a_client_does_not_read(tmp_path: Path) -> None:
     async def main() -> None:
-        with trio.fail_after(server.SEND_TIMEOUT_S / 2):
+        with trio.fail_after(http_connection.SEND_TIMEOUT_S / 2):
             async with serving(tmp_path, status_now=LARGE) as api:
                 client = deaf_client(api.port)
                 await trio.lowlevel.wait_readable(client)
@@ -316,12 +317,6 @@ def test_more_clients_than_the_bound_wait_for_their_turn(tmp_path: Path, monkeyp
         b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET /active HTTP/9.9\r\nHost: localhost\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00" * 30,
-        b"GET /active HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: ?\r\n\r\n",
-        b"GET /active HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
-        b"HTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n",
-        b"GET /active HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
-        b"GET /active HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
     ],
 )
 def test_garbage_and_other_protocols_end_their_own_connection_only(tmp_path: Path, data: bytes) -> None:
@@ -340,5 +335,29 @@ def test_garbage_and_other_protocols_end_their_own_connection_only(tmp_path: Pat
             assert b"Traceback" not in received
             assert (await api.ask("GET", "/active")).status == 200
             assert api.control.acted == []
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize(
+    "upgrade",
+    [
+        b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n",
+        b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: ?\r\n",
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n",
+    ],
+    ids=["h2c", "h2c malformed", "websocket"],
+)
+def test_no_upgrade_leads_around_the_rules(tmp_path: Path, upgrade: bytes) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, status_now=sample_status(role="standby")) as api:
+            start = b"GET /active HTTP/1.1\r\nHost: localhost\r\n" + upgrade
+            received = await api.exchange(
+                start + b"\r\nGET /nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            )
+            assert received.startswith(b"HTTP/1.1 503 ")
+            assert b"HTTP/1.1 404 " in received
+            assert b"HTTP/1.1 101 " not in received
 
     trio.run(main)

@@ -10,6 +10,7 @@ import pytest
 from agent.config.load import examine_config
 from agent.core.errors import ConfigurationError
 from agent.link.identity import generate_identity
+from agent.platform.permissions import restrict_to_owner
 
 COMPLETE = """\
 mode = "primary"
@@ -30,10 +31,10 @@ def identities() -> dict[str, tuple[str, str]]:
 
 @pytest.fixture
 def folder(tmp_path: Path, identities: dict[str, tuple[str, str]]) -> Path:
-    tmp_path.chmod(0o700)
+    restrict_to_owner(tmp_path)
     key, certificate = identities["alpha"]
     (tmp_path / "own.key").write_text(key)
-    (tmp_path / "own.key").chmod(0o600)
+    restrict_to_owner(tmp_path / "own.key")
     (tmp_path / "own.crt").write_text(certificate)
     (tmp_path / "remote.crt").write_text(identities["beta"][1])
     (tmp_path / "agent.toml").write_text(COMPLETE)
@@ -47,7 +48,9 @@ Findings = Callable[..., list[str]]
 def findings(folder: Path) -> Findings:
     """Returns the sentences about the complete configuration with some lines before its tables and some after."""
 
-    def look(after: str = "", *, before: str = "", complete: str = COMPLETE, environ: dict[str, str] | None = None) -> list[str]:
+    def look(
+        after: str = "", *, before: str = "", complete: str = COMPLETE, environ: dict[str, str] | None = None
+    ) -> list[str]:
         path = folder / "agent.toml"
         path.write_text(before + complete + after, encoding="utf-8")
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.config.load import load_config
+from agent.platform.permissions import restrict_to_owner
 
 from .conftest import COMPLETE, Findings
 
@@ -42,7 +43,7 @@ def test_pasted_pem_counts_as_a_path_does(folder: Path, identities: Identities) 
         f"mode = 'primary'\n[certificates]\nown_certificate = '''\n{certificate}'''\nown_key = '''\n{key}'''\n"
         f"remote_certificate = '''\n{identities['beta'][1]}{identities['gamma'][1]}'''\n"
     )
-    path.chmod(0o600)
+    restrict_to_owner(path)
     config = load_config(path, {})
     assert config.certificates.own_key is not None
     assert config.certificates.own_key.path is None
@@ -73,7 +74,11 @@ def test_a_key_can_come_from_the_environment(folder: Path, identities: Identitie
 def test_the_wrong_content_is_a_finding_that_shows_nothing_of_it(
     folder: Path, findings: Findings, identities: Identities, file: str, content: str, part: str
 ) -> None:
-    texts = {f"{name} {kind}": pem for name, pair in identities.items() for kind, pem in zip(("key", "certificate"), pair, strict=True)}
+    texts = {
+        f"{name} {kind}": pem
+        for name, pair in identities.items()
+        for kind, pem in zip(("key", "certificate"), pair, strict=True)
+    }
     texts["both certificates"] = identities["alpha"][1] + identities["beta"][1]
     text = texts.get(content, content)
     (folder / file).write_text(text)

@@ -66,7 +66,7 @@ def test_everything_that_is_wrong_is_found_at_once(folder: Path, ports: dict[str
 
 
 def test_a_backup_asks_for_the_primarys_name(folder: Path, ports: dict[str, int]) -> None:
-    text = COMPLETE.replace("primary", "backup") + f'[admin]\nport = {ports["admin"]}\n[connection]\nhost = '
+    text = COMPLETE.replace("primary", "backup") + f"[admin]\nport = {ports['admin']}\n[connection]\nhost = "
     assert "leads to no address" in "\n".join(inspect(folder, text + '"no-such-host.invalid"\n')[Level.ERROR])
     results = inspect(folder, text + '"127.0.0.1"\n')
     assert results[Level.ERROR] == []

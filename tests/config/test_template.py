@@ -36,7 +36,9 @@ def test_every_setting_in_it_is_known_and_allowed(tmp_path: Path, uncommented: b
     settings = read_settings(document.tables, document.positions, {})
     assert settings.findings == []
     # Every key but the elements of repeated tables is then set.
-    assert not uncommented or len(settings.given & set(KEYS)) == len([k for k in KEYS if k.split(".")[0] not in ("tree", "forward")])
+    assert not uncommented or len(settings.given & set(KEYS)) == len(
+        [k for k in KEYS if k.split(".")[0] not in ("tree", "forward")]
+    )
 
 
 def test_commented_settings_show_the_default(tmp_path: Path) -> None:

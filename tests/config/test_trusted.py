@@ -79,5 +79,5 @@ def test_pem_in_the_toml_is_left_to_its_author(folder: Path, identities: Identit
 def test_without_a_place_to_write_the_line_to_add_is_named(folder: Path, identities: Identities) -> None:
     path = folder / "agent.toml"
     path.write_text(COMPLETE.replace('remote_certificate = "remote.crt"\n', ""))
-    with pytest.raises(ConfigurationError, match='add remote_certificate = "certs/remote.crt"'):
+    with pytest.raises(ConfigurationError, match=r'add remote_certificate = "certs/remote\.crt"'):
         plan_trust(examination(folder), identities["beta"][1], replace=False)

@@ -9,6 +9,8 @@ from tests.wine.windows_python import WindowsPython
 
 pytestmark = pytest.mark.wine
 
+PARTS = ("platform", "config", "admin", "cli", "link", "workload")
+
 IMPORT = """
 import importlib, sys
 failed = []
@@ -36,7 +38,7 @@ def test_every_module_is_imported_by_windows(windows: WindowsPython) -> None:
     assert done.stdout.startswith("win32 imports")
 
 
-@pytest.mark.parametrize("part", ["platform"])
+@pytest.mark.parametrize("part", PARTS)
 def test_the_tests_of_a_part_pass_on_windows(windows: WindowsPython, part: str) -> None:
     options = ["-q", "-p", "no:cacheprovider", "-m", "not long and not netns", "-W", "ignore"]
     done = windows.run("-m", "pytest", *options, f"tests/{part}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -37,6 +39,35 @@ class WindowsPython:
         subprocess.run([str(WINESERVER), "-k"], env=wine_environment(self._root), check=False, timeout=30)
         if self._keeper is not None:
             self._keeper.communicate(timeout=30)
+
+    def crash(self) -> None:
+        """Ends the whole of Windows at once, as a loss of power does, and starts it again.
+
+        SIGKILL of one process would not do: Wine's server may keep the connections of the dead one open.
+        """
+        subprocess.run([str(WINESERVER), "-k9"], env=wine_environment(self._root), check=False, timeout=30)
+        for pid in self._pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        assert self._keeper is not None
+        self._keeper.communicate(timeout=30)
+        self.start()
+
+    @property
+    def executable(self) -> str:
+        """What Windows calls this Python."""
+        return windows_path(self._root / "python" / "python.exe")
+
+    def _pids(self) -> list[int]:
+        """Returns the processes that run under Wine with this prefix."""
+        mark = f"WINEPREFIX={wine_environment(self._root)['WINEPREFIX']}".encode()
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                is_wine = "/wine/" in str((process / "exe").readlink())
+                if is_wine and mark in (process / "environ").read_bytes().split(b"\0"):
+                    found.append(int(process.name))
+        return found
 
     def popen(
         self, *arguments: str, environment: Mapping[str, str] | None = None, folder: Path | None = None

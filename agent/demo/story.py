@@ -1,0 +1,244 @@
+"""What happens in the demo, in order: pairing, protection, kill, takeover, return, switchback.
+
+Every step waits for what the nodes say and the application wrote, never for a time; one deadline bounds them all.
+Asks the agents through the function it is given, and leaves starting, stopping and showing to others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from agent.admin.codes import EventCode
+from agent.core.errors import ApiError, PairAgentError
+from agent.core.vocabulary import Role
+from agent.demo.agents import DemoAgent
+from agent.demo.application import READING_INTERVAL_MS
+from agent.demo.interruption import Interruption
+from agent.demo.pair_files import HEARTBEAT, LOOPBACK, DemoPair
+from agent.demo.readings import Reading, ReadingsFile, Run, runs_of
+from agent.demo.result import Fault
+from agent.demo.screen import NodeView, Screen
+from agent.platform.clock import boottime_ns, wall_ms
+
+STORY_SECONDS_MAX = 30.0
+POLL_INTERVAL_S = 0.1
+LOOK_SECONDS = 1.5  # how long each state is left on the screen
+EVENTS_ASKED = 100
+
+Ask = Callable[[Path, str], Any]
+"""Asks the agent of a configuration file for a path of its API; raises ApiError while it does not answer."""
+
+
+class DemoFailedError(PairAgentError):
+    """The pair did not do what it should; the logs of its agents say more."""
+
+
+class NodeWatch:
+    """One node as its agent and its readings show it, as of the last look."""
+
+    def __init__(self, agent: DemoAgent, ask: Ask) -> None:
+        self.agent = agent
+        self.name = agent.node.name
+        self.readings: list[Reading] = []
+        self.status: dict[str, Any] | None = None
+        self._ask = ask
+        self._file = ReadingsFile(agent.node.readings_path)
+
+    def read(self) -> None:
+        """Reads what its application wrote since the last time."""
+        self.readings += self._file.read_new()
+
+    def look(self) -> None:
+        """Asks the agent and reads what is new. Raises DemoFailedError if the agent ended by itself."""
+        self.read()
+        self.status = None
+        if not self.agent.running:
+            return
+        code = self.agent.exit_code()
+        if code is not None:
+            raise DemoFailedError(f"The agent of {self.name} ended by itself, with exit code {code}.")
+        try:
+            answer = self._ask(self.agent.node.config_path, "/v1/status")
+        except ApiError:
+            return
+        self.status = answer if isinstance(answer, dict) else None
+
+    def view(self) -> NodeView:
+        """How it looks for the screen, and for questions about the status."""
+        node = self.agent.node
+        return NodeView(self.name, node.mode.value, self.agent.running, self.status, len(self.readings))
+
+    def is_in(self, role: Role, workload: str) -> bool:
+        """Tells whether the node has this role and its workload this state."""
+        view = self.view()
+        return view.word("role") == role.value and view.word("workload", "state") == workload
+
+    @property
+    def linked(self) -> bool:
+        """Whether the link is up."""
+        return self.view().word("link", "state") == "up"
+
+    @property
+    def ready(self) -> bool:
+        """Whether failover would work, by this node's verdict."""
+        return self.view().word("readiness", "ready") == "True"
+
+    def wrote_after(self, moment_ns: int) -> bool:
+        """Tells whether its application wrote after this moment of the boot clock."""
+        return bool(self.readings) and self.readings[-1].taken_ns > moment_ns
+
+    def activation(self) -> dict[str, Any] | None:
+        """Returns the newest event by which this node became active."""
+        try:
+            events = self._ask(self.agent.node.config_path, f"/v1/events?limit={EVENTS_ASKED}")
+        except ApiError:
+            return None
+        changes: list[dict[str, Any]] = [
+            event
+            for event in events
+            if event["code"] == EventCode.ROLE_CHANGED.value and event["fields"].get("role") == Role.ACTIVE.value
+        ]
+        return changes[-1] if changes else None
+
+
+class Story:
+    """Tells the whole story once; see the module."""
+
+    def __init__(
+        self, pair: DemoPair, agents: Sequence[DemoAgent], ask: Ask, screen: Screen, interruption: Interruption
+    ) -> None:
+        self._pair = pair
+        self._screen = screen
+        self._interruption = interruption
+        self._watches = [NodeWatch(agent, ask) for agent in agents]
+        self._primary, self._backup = self._watches
+        self._deadline_ns = boottime_ns() + int(STORY_SECONDS_MAX * 1e9)
+
+    def tell(self) -> Fault:
+        """Goes through all of it. Raises DemoFailedError or InterruptedDemoError; the agents are left as they are."""
+        self._pair_up()
+        self._protect()
+        fault = self._kill()
+        self._return()
+        return fault
+
+    def runs(self) -> list[Run]:
+        """Returns the runs of the application on both nodes by all readings written so far."""
+        for watch in self._watches:
+            watch.read()
+        return runs_of(reading for watch in self._watches for reading in watch.readings)
+
+    def _pair_up(self) -> None:
+        primary, backup = self._primary, self._backup
+        for node in self._pair.nodes:
+            self._screen.say("pairing", f"{node.name} ({node.mode.value}): own certificate, {node.fingerprint[:23]}...")
+        self._screen.say("pairing", "each trusts exactly the other's certificate, as after `pair-agent trust`")
+        primary.agent.start()
+        backup.agent.start()
+        self._screen.say(
+            "pairing",
+            f"two agents started, processes {primary.agent.pid} and {backup.agent.pid}; {backup.name} dials "
+            f"{LOOPBACK}:{self._pair.link_port}",
+        )
+        self._wait("waiting for the link", lambda: primary.linked and backup.linked)
+        round_trip = backup.view().word("link", "rtt_ms")
+        measured = "" if round_trip == "-" else f", round trip {round_trip} ms"
+        self._screen.say(
+            "pairing",
+            f"linked over TLS 1.3{measured}; a heartbeat every {HEARTBEAT.interval} ms, timeout {HEARTBEAT.timeout} ms",
+        )
+
+    def _protect(self) -> None:
+        self._wait(
+            "waiting for the primary to become active and the backup to be ready", lambda: self._in_order(after_ns=0)
+        )
+        self._tell_active(self._primary, "active")
+        self._screen.say("active", f"its application writes a reading every {READING_INTERVAL_MS} ms")
+        self._screen.say("active", f"{self._backup.name} is standby: failover would work right now")
+        self._let_run("both nodes in order")
+
+    def _kill(self) -> Fault:
+        primary, backup = self._primary, self._backup
+        pid, name = primary.agent.pid, primary.name
+        killed_at_ms = wall_ms()
+        killed_at_ns = primary.agent.kill()
+        self._screen.say("kill", f"kill -9 of process {pid}, the agent of {name}", alarming=True)
+        self._wait(
+            f"waiting for {backup.name} to take over",
+            lambda: backup.wrote_after(killed_at_ns) and backup.is_in(Role.ACTIVE, "running"),
+        )
+        event = backup.activation()
+        decided_after_ms = _milliseconds_since(killed_at_ms, event)
+        first_ns = next(reading.taken_ns for reading in backup.readings if reading.taken_ns > killed_at_ns)
+        self._tell_active(backup, "takeover")
+        self._screen.say("takeover", f"its first reading came {(first_ns - killed_at_ns) / 1e6:.0f} ms after the kill")
+        self._let_run(f"{name} is dead, {backup.name} works")
+        return Fault(killed_at_ns, name, backup.name, decided_after_ms)
+
+    def _return(self) -> None:
+        primary, backup = self._primary, self._backup
+        returned_at_ns = boottime_ns()
+        primary.agent.start()
+        self._screen.say("return", f"the agent of {primary.name} is started again, process {primary.agent.pid}")
+        self._wait(
+            f"waiting for {primary.name} to get the role back",
+            lambda: primary.wrote_after(returned_at_ns) and self._in_order(after_ns=returned_at_ns),
+        )
+        self._tell_active(primary, "switchback")
+        self._screen.say("switchback", f"{backup.name} stopped its application first, and is standby again")
+        self._let_run("both nodes in order again")
+
+    def _in_order(self, after_ns: int) -> bool:
+        primary, backup = self._primary, self._backup
+        return (
+            primary.is_in(Role.ACTIVE, "running")
+            and primary.wrote_after(after_ns)
+            and backup.is_in(Role.STANDBY, "stopped")
+            and primary.ready
+            and backup.ready
+        )
+
+    def _tell_active(self, watch: NodeWatch, stage: str) -> None:
+        event = watch.activation()
+        said = f"{watch.name} is active in term {watch.view().word('term')}" if event is None else event["sentence"]
+        self._screen.say(stage, f"{watch.name}: {said}")
+
+    def _let_run(self, doing: str) -> None:
+        until_ns = boottime_ns() + int(LOOK_SECONDS * 1e9)
+        self._wait(doing, lambda: boottime_ns() >= until_ns)
+
+    def _wait(self, doing: str, done: Callable[[], bool]) -> None:
+        while True:
+            for watch in self._watches:
+                watch.look()
+            self._screen.show([watch.view() for watch in self._watches], doing)
+            if done():
+                return
+            if boottime_ns() > self._deadline_ns:
+                raise DemoFailedError(f"The demo gave up after {STORY_SECONDS_MAX:.0f} s {doing}. {self._seen()}")
+            self._interruption.pause(POLL_INTERVAL_S)
+
+    def _seen(self) -> str:
+        return " ".join(_sentence(watch.view()) for watch in self._watches)
+
+
+def _sentence(view: NodeView) -> str:
+    if not view.running:
+        return f"{view.name} is dead."
+    if view.status is None:
+        return f"{view.name} does not answer."
+    return (
+        f"{view.name} is {view.word('role')} ({view.word('reason')}), its link {view.word('link', 'state')}, its "
+        f"application {view.word('workload', 'state')}."
+    )
+
+
+def _milliseconds_since(wall: int, event: dict[str, Any] | None) -> int | None:
+    """The time of an event after a wall clock time; None if there is none, or the clock was set meanwhile."""
+    if event is None:
+        return None
+    passed = round(datetime.fromisoformat(event["time"]).timestamp() * 1000) - wall
+    return passed if 0 <= passed <= STORY_SECONDS_MAX * 1000 else None
