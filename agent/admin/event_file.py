@@ -71,7 +71,7 @@ class EventFile:
         with self.path.open("ab+") as file:
             if file.tell() > 0:
                 file.seek(-1, os.SEEK_END)
-                if False:
+                if file.read(1) != b"\n":
                     data = b"\n" + data
             file.write(data)
             file.flush()

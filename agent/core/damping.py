@@ -1,14 +1,15 @@
 """Bounds the number of role changes when the network or a node flaps.
 
-Counts activations that nobody asked for in a sliding window; from the fourth on, the next one that rests on silence
-alone, and the next automatic switchback, must wait. A peer that is provably gone is never waited for.
+Counts activations that no operator brought about in a sliding window. When FREE_ACTIVATIONS are used up, the next one
+that rests on silence alone, and the next automatic switchback, must wait. A peer that is provably gone is never
+waited for.
 """
 
 from __future__ import annotations
 
 WINDOW_NS = 600_000_000_000
-FREE_ACTIVATIONS = 3
-DELAY_FIRST_NS = 15_000_000_000
+FREE_ACTIVATIONS = 5
+DELAY_FIRST_NS = 10_000_000_000
 DELAY_MAX_NS = 300_000_000_000
 REMEMBERED_MAX = 32
 

@@ -32,7 +32,8 @@ class Cause(Enum):
     LINK_OPENED = "link opened"
     LINK_LOST = "link lost"
     PEER_REPORTED = "peer reported"
-    PEER_GONE = "peer gone"  # proven, or it said goodbye
+    PEER_GONE = "peer gone"  # proven
+    PEER_LEFT = "peer left"  # it said goodbye
     PEER_SILENT = "peer silent"
     PEER_REFUSED = "peer refused"
     PEER_TOOK_OVER = "peer took over"
@@ -80,6 +81,7 @@ TRANSITIONS: frozenset[tuple[Phase, Cause, Phase]] = frozenset(
         (_P.AWAITING_PEER, _C.STOP_ORDERED, _P.STOPPED),
         #
         (_P.STANDBY, _C.PEER_GONE, _P.ACTIVE),  # takeover at once
+        (_P.STANDBY, _C.PEER_LEFT, _P.ACTIVE),
         (_P.STANDBY, _C.PEER_SILENT, _P.ACTIVE),  # takeover after silence
         (_P.STANDBY, _C.RELEASED, _P.ACTIVE),
         (_P.STANDBY, _C.LINK_OPENED, _P.ACTIVE),  # primary, and nobody is active
@@ -103,7 +105,7 @@ TRANSITIONS: frozenset[tuple[Phase, Cause, Phase]] = frozenset(
         (_P.CATCHING_UP, _C.STOP_ORDERED, _P.STOPPED),
         #
         (_P.REQUESTING, _C.RELEASED, _P.ACTIVE),
-        (_P.REQUESTING, _C.PEER_GONE, _P.ACTIVE),  # it stopped in good order instead
+        (_P.REQUESTING, _C.PEER_LEFT, _P.ACTIVE),  # it stopped in good order instead
         (_P.REQUESTING, _C.PEER_REFUSED, _P.STANDBY),
         (_P.REQUESTING, _C.NO_ANSWER, _P.STANDBY),
         (_P.REQUESTING, _C.LINK_LOST, _P.AWAITING_PEER),

@@ -62,7 +62,7 @@ class Settling(RoleGround):
                 self._intent = Intent.REJOIN
             return
         if self.phase is Phase.REQUESTING and fact.loss is told.LinkLoss.GOODBYE and not self.obstacle:
-            self._activate(Cause.PEER_GONE, "the other node stopped in good order", now_ns)
+            self._activate(Cause.PEER_LEFT, "the other node stopped in good order", now_ns)
             return
         if self.phase in (Phase.CATCHING_UP, Phase.REQUESTING):
             primary = self._settings.mode is Mode.PRIMARY
@@ -77,7 +77,7 @@ class Settling(RoleGround):
         loss, settings = fact.loss, self._settings
         self._act_at_ns = None
         if loss is told.LinkLoss.GOODBYE:
-            self._take_over(Cause.PEER_GONE, f"the other node said goodbye ({fact.sentence})", now_ns)
+            self._take_over(Cause.PEER_LEFT, f"the other node said goodbye ({fact.sentence})", now_ns)
         elif loss is told.LinkLoss.SILENCE:
             self._take_over(Cause.PEER_SILENT, fact.sentence, now_ns)
         elif loss is told.LinkLoss.UNHEARD and peer is not None and peer.role is Role.ACTIVE:
@@ -179,7 +179,8 @@ class Settling(RoleGround):
             self._explain(f"{reason}; takeover is held back for {seconds} s after {times} takeovers in 10 minutes")
             self._announce("takeover-damped", self.reason)
             return
-        self._damper.note_unplanned_activation(now_ns)
+        if cause is not Cause.PEER_LEFT:
+            self._damper.note_unplanned_activation(now_ns)
         self._activate(cause, f"takeover: {reason}", now_ns)
         if cause is Cause.PEER_SILENT:
             self._effects.append(do.Part(CloseCode.TAKEOVER, "this node heard nothing from you and is active now"))

@@ -143,7 +143,8 @@ class LiveScreen(Screen):
         else:
             yield "[bold red]dead[/]"
         yield view.word("term")
-        yield view.word("link", "state")
+        round_trip = view.word("link", "rtt_ms")
+        yield view.word("link", "state") + (f", {round_trip} ms" if round_trip != "-" else "")
         yield view.word("workload", "state")
         yield str(view.readings)
 

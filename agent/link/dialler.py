@@ -100,7 +100,7 @@ class Dialler:
         except ConnectionRefusedError:
             outcome, sentence = Outcome.REFUSED, f"{where} refuses connections: no agent runs there"
         except (trio.BrokenResourceError, OSError) as error:
-            if connected is None:
+            if connected is None and not isinstance(error, ConnectionResetError):
                 outcome, sentence = Outcome.UNREACHABLE, f"{where} cannot be reached: {_reason(error)}"
             else:
                 sentence = f"{where} took the connection and closed it again"

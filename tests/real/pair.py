@@ -120,9 +120,16 @@ class Node:
             if body is not None:
                 headers["Content-Type"] = "application/json"
             connection.request(method, path, json.dumps(body) if body is not None else None, headers)
-            return json.loads(connection.getresponse().read())
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+            assert method == "GET" or response.status == 200, answer
+            return answer
         finally:
             connection.close()
+
+    def order(self, action: str, **arguments: Any) -> str:
+        """Orders an action and returns the sentence of its success; AssertionError with the answer if it is refused."""
+        return str(self.ask(f"/v1/{action}", "POST", arguments)["sentence"])
 
     def status(self) -> dict[str, Any]:
         """Returns the agent's status, or an empty one while it does not answer."""

@@ -133,7 +133,7 @@ def apply(pair: Pair, move: Move) -> None:
 def _fact(pair: Pair, name: str, at: int) -> None:
     node = pair.nodes[at]
     if name == "fence":
-        node.running, node.fence_at = None, None
+        node.running, node.fence_at, node.frozen_untold = None, None, True
     elif name == "reap":
         node.running = None
     elif name == "frozen":

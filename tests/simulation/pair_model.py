@@ -370,7 +370,8 @@ class Pair:
         """Lets a frozen agent run again; what it missed waits for it."""
         node = self.nodes[at]
         assert node.frozen_since is not None
-        node.frozen_untold = self.now - node.frozen_since > FENCE_S or (node.fence_at or self.now + 1) <= self.now
+        if self.now - node.frozen_since > FENCE_S:
+            node.frozen_untold = True
         node.frozen_since = node.fence_at = None
         for connection in self.connections.values():
             end = connection.ends[at]

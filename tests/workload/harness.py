@@ -67,8 +67,8 @@ def is_alive(pid: int) -> bool:
 async def until(condition: Callable[[], bool]) -> None:
     """Returns once `condition` holds."""
     with trio.fail_after(PATIENCE_SECONDS):
-        while not condition():  # files and processes, which tell nobody when they change
-            await trio.sleep(0.005)  # noqa: ASYNC110  # for the same reason
+        while not condition():  # noqa: ASYNC110  # files and processes tell nobody when they change
+            await trio.sleep(0.005)
 
 
 class Running:

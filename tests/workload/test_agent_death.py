@@ -1,4 +1,4 @@
-"""A workload runs only under a living agent: the agent is killed, frozen, replaced, and all that it ran dies in time."""
+"""A workload runs only under a living agent: the agent is killed, frozen, replaced, and all it ran dies in time."""
 
 from __future__ import annotations
 
@@ -145,6 +145,7 @@ def test_nobody_is_condemned_on_stale_evidence_when_the_guardian_was_held_up(tmp
     with agent(tmp_path, "sleep", "1000", lease_ms=200):
         pid = int((tmp_path / "pid").read_text())
         guardian = guardian_of(tmp_path)
+        until((tmp_path / "lease").exists)
         os.kill(guardian, signal.SIGSTOP)
         stopped_ns = boottime_ns()
         until(lambda: int((tmp_path / "lease").read_text()) > stopped_ns + 600_000_000)
