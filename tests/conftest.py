@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.lanes import LANES, is_ci
 
@@ -18,7 +19,8 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Registers the lanes as markers."""
+    """Registers the lanes as markers, and the profile in which slow machines try fewer examples."""
+    settings.register_profile("brief", max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
     for lane in LANES:
         config.addinivalue_line("markers", f"{lane.marker}: {lane.proves}")
 

@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "config": frozenset({"core", "platform"}),
     **dict.fromkeys(PARTS, LEAVES),
     "node": LEAVES | PARTS,
-    "demo": LEAVES,
+    "demo": LEAVES | {"admin"},
     "cli": LEAVES | PARTS | {"node", "demo"},
     "__main__": frozenset({"cli", "core"}),
 }

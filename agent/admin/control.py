@@ -27,7 +27,7 @@ class Action(StrEnum):
 class Answer:
     """The outcome of an action: `sentence` says what was done, or why not and the way out; `details` is JSON-able.
 
-    `TEST_HEARTBEAT` answers with `details` {"round_trips_ms": [float or null for a lost one, ...]}.
+    `TEST_HEARTBEAT` answers with `details` {"round_trips_ms": [float or null for a lost one, ...]}, done or not.
     """
 
     done: bool

@@ -130,7 +130,7 @@ class HttpConnection:
             await self._write(h11.Response(status_code=message["status"], headers=headers))
         elif message["type"] == "http.response.body":
             body = message.get("body", b"")
-            if body:
+            if body and self._method != b"HEAD":
                 await self._write(h11.Data(data=body))
             if not message.get("more_body", False):
                 await self._write(h11.EndOfMessage())

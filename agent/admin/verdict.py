@@ -41,7 +41,7 @@ class TreeView:
 
 @dataclass(frozen=True)
 class PairView:
-    """All that the verdict depends on, as this node sees it. Sentences end with a full stop."""
+    """All that the verdict depends on, as this node sees it."""
 
     mode: Mode
     role: Role
@@ -120,7 +120,7 @@ def _obstacles(view: PairView) -> Iterator[str]:
     else:
         standby, eligible, reason = "this node", view.own_eligible, view.own_ineligible_reason
     if not eligible:
-        why = reason or "It gave no reason; `pair-agent status` there says more."
+        why = _sentence(reason) or "It gave no reason; `pair-agent status` there says more."
         yield f"If the active node dies, {standby} stays standby because it is not eligible: {why}"
     for tree in view.trees:
         if not tree.complete:
@@ -138,7 +138,7 @@ def _obstacles(view: PairView) -> Iterator[str]:
 
 def _link_obstacles(view: PairView) -> Iterator[str]:
     if not view.linked:
-        cause = f" {view.link_error}" if view.link_error else ""
+        cause = f" {_sentence(view.link_error)}" if view.link_error else ""
         check = (
             "whether the other agent runs and reaches [server] port here through the firewalls"
             if view.mode is Mode.PRIMARY
@@ -178,3 +178,10 @@ def _duration(milliseconds: int) -> str:
     if milliseconds < 1000:
         return f"{milliseconds} ms"
     return f"{-(-milliseconds // 1000)} s"
+
+
+def _sentence(text: str) -> str:
+    """`text` from another part, as a sentence of its own between others."""
+    stripped = text.strip()
+    ended = stripped if stripped.endswith((".", "!", "?")) or not stripped else f"{stripped}."
+    return ended[:1].upper() + ended[1:]

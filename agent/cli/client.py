@@ -28,6 +28,14 @@ ANSWER_BYTES_MAX = 8 * 1024 * 1024
 _ADDRESSES_TO_ASK = {"0.0.0.0": "127.0.0.1", "All interfaces": "127.0.0.1", "localhost": "127.0.0.1", "::": "::1"}
 
 
+class ActionRefusedError(ApiError):
+    """The agent refused an action, or it failed there; `details` is what it said besides the sentence."""
+
+    def __init__(self, sentence: str, details: Mapping[str, Any]) -> None:
+        super().__init__(sentence, agent_running=True)
+        self.details = details
+
+
 @dataclass(frozen=True)
 class Target:
     """Where the agent of one configuration answers, and where it keeps its token."""
@@ -93,7 +101,7 @@ class AgentClient:
         raise self._stranger()
 
     def post(self, path: str, arguments: Mapping[str, Any], *, timeout_s: float = ANSWER_TIMEOUT_S) -> Any:
-        """The JSON that a POST of `arguments` answers with; an action that was refused raises ApiError."""
+        """The JSON that a POST of `arguments` answers with; an action that was refused raises ActionRefusedError."""
         try:
             token = read_token(self.target.state_directory)
         except StateError:
@@ -166,4 +174,5 @@ class AgentClient:
         detail = answer.get("detail") if isinstance(answer, dict) else None
         if not isinstance(detail, str):
             return self._stranger()
-        return ApiError(printable(detail), agent_running=True)
+        details = answer.get("details")
+        return ActionRefusedError(printable(detail), details if isinstance(details, dict) else {})

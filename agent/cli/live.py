@@ -17,7 +17,7 @@ import click
 
 from agent.admin.printable import printable
 from agent.cli import config_option
-from agent.cli.client import AgentClient, find_target
+from agent.cli.client import ActionRefusedError, AgentClient, find_target
 from agent.cli.live_follow import act_with_progress, follow_events, print_event, print_lines, watch_status
 from agent.cli.live_view import render_readiness, render_status
 from agent.core.errors import ApiError
@@ -180,9 +180,17 @@ def _print_sentence(answer: Any) -> None:
 
 
 def _one_round_trip(client: AgentClient) -> float | None:
-    answer = client.post("/v1/test/heartbeat", {"count": 1}, timeout_s=HEARTBEAT_TIMEOUT_S)
     try:
-        took_ms = answer["details"]["round_trips_ms"][0]
+        details = client.post("/v1/test/heartbeat", {"count": 1}, timeout_s=HEARTBEAT_TIMEOUT_S)["details"]
+    except ActionRefusedError as refused:
+        # With a round trip in it, the answer means that this heartbeat was lost; without, that none could be sent.
+        if "round_trips_ms" not in refused.details:
+            raise
+        details = refused.details
+    except (KeyError, TypeError):
+        details = {}
+    try:
+        took_ms = details["round_trips_ms"][0]
     except (KeyError, IndexError, TypeError) as error:
         raise ApiError(
             "The agent's answer has no round trip in it; the agent and this command may be of different versions.",

@@ -61,7 +61,7 @@ def _status_lines(status: Mapping[str, Any], now: datetime) -> Iterator[Line]:
     link = _part(status, "link")
     yield _labelled("link", _link(link, now), alarming=link.get("state") == "down")
     peer = _part(status, "peer")
-    if peer.get("name") is not None or peer.get("role") is not None:
+    if peer.get("name") or peer.get("role"):
         yield _labelled("other node", _peer(peer))
     workload = _part(status, "workload")
     yield _labelled("workload", _workload(workload), alarming=workload.get("state") == "failed")
@@ -104,6 +104,8 @@ def _link(link: Mapping[str, Any], now: datetime) -> str:
 
 
 def _peer(peer: Mapping[str, Any]) -> str:
+    if peer.get("role") is None:
+        return f"{_text(peer, 'name')}, not connected, last known term {_text(peer, 'term')}"
     text = f"{_text(peer, 'name')} ({_text(peer, 'mode')}) is {_text(peer, 'role')}, term {_text(peer, 'term')}"
     if peer.get("agent_version"):
         text += f", agent {peer['agent_version']}"
@@ -118,6 +120,8 @@ def _workload(workload: Mapping[str, Any]) -> str:
         text += f", process {workload['pid']}"
     if workload.get("restarts"):
         text += f", restarted {workload['restarts']} times"
+    if workload.get("last_error") and workload.get("state") != "running":
+        text += f": {workload['last_error']}"
     return text
 
 
@@ -131,7 +135,7 @@ def _tree(tree: Mapping[str, Any]) -> str:
 
 
 def _sync_lines(sync: Mapping[str, Any]) -> Iterator[Line]:
-    if sync.get("state") in (None, "idle"):
+    if sync.get("state") in (None, "none", "idle"):
         return
     text = f"{sync['state']} {_text(sync, 'direction')}".rstrip(" -")
     if sync.get("total_bytes"):

@@ -46,7 +46,7 @@ def run(config_path: Path | None, force_activate: bool, verbose: bool) -> None:
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])
     if force_activate:
         logging.getLogger("agent.node").warning(
-            "--force-activate: this node becomes active now; what only the other node holds is missing here, and if the "
-            "other node is active too, both run until they see each other"
+            "--force-activate: this node becomes active now; what only the other node holds is missing here, and if "
+            "the other node is active too, both run until they see each other"
         )
     run_agent(config, RunOptions(force_activate=force_activate))

@@ -25,9 +25,7 @@ class CloseCode(StrEnum):
     WRONG_PAIR = "wrong-pair"
     DUPLICATE = "duplicate"
     REPLACED = "replaced"
-    SILENCE = "silence"  # nothing heard from the receiver; the sender changes nothing
-    TAKEOVER = "takeover"  # nothing heard from the receiver; the sender is active now
-    RESTARTED = "restarted"
+    SILENCE = "silence"
     BUSY = "busy"
 
 

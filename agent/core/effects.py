@@ -1,7 +1,7 @@
 """What the roles want done: values in the imperative.
 
 A list of effects is carried out in its order, each finished before the next begins, and no input is given to the
-roles in between. The order is the contract: make durable (Store), then send (Publish, Tell, Part), then act
+roles in between. The order is the contract: make durable (Store), then send (Publish, Tell), then act
 (StartWorkload, StopWorkload, the rest). Starting and stopping the workload are finished when they are ordered; their
 outcome is an input.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from agent.core.compatibility import CloseCode
 from agent.core.messages import Invite, Refusal, Release, Report, Request
 from agent.core.record import Record
 from agent.core.vocabulary import Role
@@ -36,14 +35,6 @@ class Tell:
     """Send a message of the roles over the link."""
 
     message: Invite | Request | Release | Refusal
-
-
-@dataclass(frozen=True)
-class Part:
-    """Last words on a connection that ended by silence, then close it."""
-
-    code: CloseCode
-    sentence: str
 
 
 @dataclass(frozen=True)
@@ -117,7 +108,6 @@ Effect: TypeAlias = (
     Store
     | Publish
     | Tell
-    | Part
     | DropLink
     | SayGoodbye
     | StartWorkload

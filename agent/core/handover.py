@@ -168,11 +168,10 @@ class Handover(Settling):
             self._released_now = True
             self._effects.append(do.Tell(Release(self.record.term, self._asking.hold, self._asking.reason)))
             return
-        if intent in (Intent.YIELD, Intent.WAIT_FOR_LINK):
+        if intent is Intent.YIELD:
             self._store(released=True, hold=False)
         self._enter(Phase.STANDBY, cause, STANDBY_REASONS[intent], now_ns)
         if self.peer is not None:
             self._settle(Cause.PEER_REPORTED, now_ns)
-        elif intent is not Intent.WAIT_FOR_LINK:
-            primary = self._settings.mode is Mode.PRIMARY
-            self._act_at_ns = now_ns + (self._settings.takeover_ns if primary else self._settings.contact_ns)
+        else:
+            self._act_at_ns = now_ns + self._patience_ns

@@ -17,8 +17,6 @@ class LinkLoss(Enum):
     SILENCE = "silence"  # no frame for the whole takeover time
     GOODBYE = "goodbye"  # the peer stopped in good order
     REFUSED = "refused"  # a sign of life, but no link: it refused this node or this node refused it
-    PEER_TOOK_OVER = "the other node took over"  # it said so: it hears nothing from here
-    UNHEARD = "unheard"  # it said that it hears nothing from here, and stays what it is
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,14 @@ class LinkLost:
 @dataclass(frozen=True)
 class PeerProvenGone:
     """The connection closed and the immediate redial was refused: neither the peer's agent nor its workload runs."""
+
+
+@dataclass(frozen=True)
+class PeerHeard:
+    """A beacon came from the peer, which has no link: it lives, and `hears` tells whether it hears this node."""
+
+    active: bool
+    hears: bool
 
 
 @dataclass(frozen=True)
@@ -146,6 +152,7 @@ Input: TypeAlias = (
     | PeerAsked
     | LinkLost
     | PeerProvenGone
+    | PeerHeard
     | ContactRefused
     | WorkloadChanged
     | WorkloadEnded

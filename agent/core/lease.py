@@ -2,7 +2,7 @@
 
 The guardian kills the workload when the lease ends. The other node takes over `takeover_ns` after the last frame it
 received, and a frame is never received before it was sent, so a lease counted from the last frame sent and ending
-`fence_margin_ns` earlier cannot overlap with the other node's activation.
+`fence_margin_ns` earlier cannot overlap with the other node's activation, as long as that frame arrives.
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ from agent.core.record import Record, next_term
 from agent.core.role_table import ROLE_OF, TRANSITIONS, Cause, Phase
 from agent.core.vocabulary import Mode, Role, TimeoutPolicy, WorkloadState
 
-
 ANSWER_SLACK_NS = 5_000_000_000  # beyond the peer's stop_timeout, until a request counts as unanswered
 RETRY_NS = 5_000_000_000  # until a handover that failed is tried again
 
@@ -28,15 +27,13 @@ class Intent(Enum):
     RELEASE = "release"  # the peer asked for the role
     REJOIN = "rejoin"  # the peer that asked is gone
     YIELD = "yield"  # both were active
-    WAIT_FOR_LINK = "wait for link"  # the peer said that it took over
     START_AFRESH = "start afresh"  # this node was frozen
     EXIT = "exit"
 
 
 STANDBY_REASONS = {
     Intent.REJOIN: "the link was lost during the handover",
-    Intent.YIELD: "the primary is active",
-    Intent.WAIT_FOR_LINK: "the other node said that it took over; waiting for the link",
+    Intent.YIELD: "the other node is active",
     Intent.START_AFRESH: "asking the other node after a freeze",
 }
 
@@ -73,6 +70,8 @@ class RoleGround:
         self._released_now = False  # to the linked peer, which has neither taken nor refused yet
         self._act_at_ns: int | None = None  # end of initial standby, takeover, or an unanswered request
         self._retry_at_ns: int | None = None  # not before this is a handover asked for again
+        self._heard_ns: int | None = None  # when a beacon of an active peer came last
+        self._rival_since_ns: int | None = None  # since when beacons say that both are active
         self._published: Report | None = None
         self._effects: list[do.Effect] = []
 

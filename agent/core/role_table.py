@@ -36,7 +36,7 @@ class Cause(Enum):
     PEER_LEFT = "peer left"  # it said goodbye
     PEER_SILENT = "peer silent"
     PEER_REFUSED = "peer refused"
-    PEER_TOOK_OVER = "peer took over"
+    RIVAL_HEARD = "rival heard"  # beacons of an active peer, and no link
     NOBODY_CAME = "nobody came"  # initial standby time is over
     NO_ANSWER = "no answer"
     ASKED = "asked"  # by the peer: invite, request
@@ -115,7 +115,7 @@ TRANSITIONS: frozenset[tuple[Phase, Cause, Phase]] = frozenset(
         #
         (_P.ACTIVE, _C.ASKED, _P.STEPPING_DOWN),  # handover
         (_P.ACTIVE, _C.BOTH_ACTIVE, _P.STEPPING_DOWN),  # backup
-        (_P.ACTIVE, _C.PEER_TOOK_OVER, _P.STEPPING_DOWN),
+        (_P.ACTIVE, _C.RIVAL_HEARD, _P.STEPPING_DOWN),
         (_P.ACTIVE, _C.FROZEN, _P.STEPPING_DOWN),
         (_P.ACTIVE, _C.STOP_ORDERED, _P.STEPPING_DOWN),
         #

@@ -51,6 +51,8 @@ class Roles(Handover):
                     self._take_over(
                         Cause.PEER_GONE, "the primary's agent is gone: its port refuses connections", now_ns
                     )
+            case told.PeerHeard():
+                self._peer_heard(fact, now_ns)
             case told.ContactRefused():
                 self._contact_refused(fact.sentence, now_ns)
             case told.WorkloadChanged():

@@ -6,8 +6,7 @@ of the peer ends the session with an event; it never raises out of `receive_data
     AUTHENTICATING --Authenticate--> GREETING --Hello--> OPEN --Goodbye, Close, fault, silence, end--> CLOSED
 
 Invariants: nothing but Authenticate and Close is understood before the proof is verified, nothing but Hello and Close
-before OPEN; after CLOSED no event follows the Ended one, and nothing is sent but the one Close that `leave` may add
-after silence.
+before OPEN; after CLOSED nothing is sent and no event follows the Ended one.
 """
 
 from __future__ import annotations
@@ -155,7 +154,6 @@ class Session:
         self._send_at_ns = 0
         self._silent_at_ns = 0
         self._stalled = False
-        self._silenced = False
         self._overflowing = False
         self._wall_clock_ms, self._wall_clock_read_ns = hello.wall_clock_ms, now_ns
         self._echo_ns = 0
@@ -232,7 +230,7 @@ class Session:
                 self._silent_at_ns = now_ns + max(STALL_MIN_NS, self._silence_ns // 4)
             else:
                 silent_ms = (now_ns - self.last_received_ns) // NANOSECONDS_PER_MILLISECOND
-                return [self._end(EndCause.SILENCE, CloseCode.SILENCE.value, f"no frame for {silent_ms} ms")]
+                return [self._refuse(EndCause.SILENCE, CloseCode.SILENCE.value, f"no frame for {silent_ms} ms")]
         if now_ns >= self._send_at_ns:
             self._beat(now_ns)
         return self._overflow()
@@ -261,11 +259,16 @@ class Session:
             self._send(Goodbye(reason))
         self._state = State.CLOSED
 
+    def abandon(self) -> None:
+        """Ends the session without a word."""
+        self._outgoing.clear()
+        self._state = State.CLOSED
+
     def leave(self, code: CloseCode, sentence: str) -> None:
-        """Ends the session and tells the peer why; after silence too, for the peer may hear what it cannot answer."""
-        if self._state is not State.CLOSED or self._silenced:
+        """Ends the session and tells the peer why."""
+        if self._state is not State.CLOSED:
             self._send(Close(code.value, sentence))
-        self._state, self._silenced = State.CLOSED, False
+        self._state = State.CLOSED
 
     def _alive(self, now_ns: int) -> None:
         self.last_received_ns = now_ns
@@ -389,5 +392,5 @@ class Session:
         return self._end(cause, code, sentence)
 
     def _end(self, cause: EndCause, code: str, sentence: str) -> Ended:
-        self._state, self._silenced = State.CLOSED, cause is EndCause.SILENCE
+        self._state = State.CLOSED
         return Ended(cause, code, sentence)

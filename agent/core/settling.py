@@ -11,7 +11,6 @@ from dataclasses import replace
 from agent.core import effects as do
 from agent.core import inputs as told
 from agent.core.agreement import agreed_record
-from agent.core.compatibility import CloseCode
 from agent.core.messages import Release, Report, Request
 from agent.core.role_ground import Intent, RoleGround
 from agent.core.role_table import Cause, Phase
@@ -48,14 +47,12 @@ class Settling(RoleGround):
         self._settle(Cause.PEER_REPORTED, now_ns)
 
     def _link_lost(self, fact: told.LinkLost, now_ns: int) -> None:
-        peer, self.peer = self.peer, None
+        self.peer = None
         self._released_now = False
         self._invited = None
         self._retry_at_ns = None
+        self._rival_since_ns = None
         if self.phase is Phase.ACTIVE:
-            if fact.loss is told.LinkLoss.PEER_TOOK_OVER:
-                reason = "the other node took over because it did not hear this one"
-                self._step_down(Intent.WAIT_FOR_LINK, Cause.PEER_TOOK_OVER, reason, now_ns)
             return
         if self.phase in (Phase.STEPPING_DOWN, Phase.FINISHING):
             if self._intent is Intent.RELEASE:
@@ -71,23 +68,55 @@ class Settling(RoleGround):
         if self.phase is Phase.AWAITING_PEER:
             self._act_at_ns = now_ns + self._settings.initial_standby_ns
         elif self.phase is Phase.STANDBY:
-            self._standby_lost_link(fact, peer, now_ns)
+            self._standby_lost_link(fact, now_ns)
 
-    def _standby_lost_link(self, fact: told.LinkLost, peer: Report | None, now_ns: int) -> None:
-        loss, settings = fact.loss, self._settings
+    def _standby_lost_link(self, fact: told.LinkLost, now_ns: int) -> None:
+        loss = fact.loss
         self._act_at_ns = None
         if loss is told.LinkLoss.GOODBYE:
             self._take_over(Cause.PEER_LEFT, f"the other node said goodbye ({fact.sentence})", now_ns)
+        elif loss is told.LinkLoss.SILENCE and self._heard_lately(now_ns):
+            self._wait_for_rival(now_ns)
         elif loss is told.LinkLoss.SILENCE:
             self._take_over(Cause.PEER_SILENT, fact.sentence, now_ns)
-        elif loss is told.LinkLoss.UNHEARD and peer is not None and peer.role is Role.ACTIVE:
-            self._explain("the active node said that it does not hear this one; waiting for the link")
         elif loss is told.LinkLoss.REFUSED:
             self._contact_refused(fact.sentence, now_ns)
         else:
             self._explain(f"the link was lost: {fact.sentence}")
-            patience_ns = settings.takeover_ns if settings.mode is Mode.PRIMARY else settings.contact_ns
-            self._act_at_ns = max(now_ns, fact.last_received_ns + patience_ns)
+            self._act_at_ns = max(now_ns, fact.last_received_ns + self._patience_ns)
+
+    # -- beacons: the peer without a link
+
+    def _peer_heard(self, fact: told.PeerHeard, now_ns: int) -> None:
+        """Takes a beacon of a peer that has no link. Where packets are lost in one direction only, both nodes can be
+        active, or about to be: the one that is not heard yields, for only it can know."""
+        self._heard_ns = now_ns if fact.active else None
+        if self.peer is not None or not fact.active:
+            self._rival_since_ns = None
+        elif self.phase in (Phase.STANDBY, Phase.AWAITING_PEER):
+            self._wait_for_rival(now_ns)
+        elif self.phase is Phase.ACTIVE and fact.hears and self._settings.mode is Mode.PRIMARY:
+            self._rival_since_ns = None  # it hears this node, and yields
+        elif self.phase is Phase.ACTIVE:
+            self._rival_since_ns = self._rival_since_ns or now_ns
+            # A beacon can be ahead of the link, or of the peer's next one: only one that persists is believed.
+            if now_ns - self._rival_since_ns >= self._settings.takeover_ns:
+                self._rival_since_ns = None
+                self._announce("both-active", "both nodes are active, and packets are lost one way; this one yields")
+                reason = "the other node is active and cannot hear this one"
+                self._step_down(Intent.YIELD, Cause.RIVAL_HEARD, reason, now_ns)
+
+    def _heard_lately(self, now_ns: int) -> bool:
+        return self._heard_ns is not None and now_ns - self._heard_ns < self._settings.takeover_ns
+
+    def _wait_for_rival(self, now_ns: int) -> None:
+        self._explain("the other node is active, as its beacons say, but packets are lost; waiting for the link")
+        self._act_at_ns = now_ns + self._patience_ns
+
+    @property
+    def _patience_ns(self) -> int:
+        """For how long a node on standby waits for a link that was lost without silence."""
+        return self._settings.takeover_ns if self._settings.mode is Mode.PRIMARY else self._settings.contact_ns
 
     def _contact_refused(self, sentence: str, now_ns: int) -> None:
         if self.phase is Phase.STANDBY and self.peer is None:
@@ -182,5 +211,3 @@ class Settling(RoleGround):
         if cause is not Cause.PEER_LEFT:
             self._damper.note_unplanned_activation(now_ns)
         self._activate(cause, f"takeover: {reason}", now_ns)
-        if cause is Cause.PEER_SILENT:
-            self._effects.append(do.Part(CloseCode.TAKEOVER, "this node heard nothing from you and is active now"))

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -95,7 +96,7 @@ class DemoAgent:
                 processes = [psutil.Process(self._process.pid), *processes]
         stop_processes(processes, hurry)
         if self._process is not None:
-            self._process.wait()
+            self._process.poll()  # so that no zombie stays
             self._process = None
 
 
@@ -120,14 +121,24 @@ def _descendants(pid: int) -> list[psutil.Process]:
 
 
 def _ask_to_stop(process: psutil.Process) -> None:
-    with contextlib.suppress(psutil.Error, OSError):  # gone, or not of this console: then the bound decides
+    # Gone, or not of this console: then the bound decides. Windows' os.kill reports the latter as a SystemError.
+    with contextlib.suppress(psutil.Error, OSError, SystemError):
         process.send_signal(_STOP_SIGNAL)
 
 
 def _wait(processes: list[psutil.Process], seconds: float, hurry: Callable[[], bool]) -> list[psutil.Process]:
     """Returns those that still live when the time is over, or when there is hurry."""
     deadline_ns = boottime_ns() + int(seconds * 1e9)
-    alive = processes
-    while alive and boottime_ns() < deadline_ns and not hurry():
-        _, alive = psutil.wait_procs(alive, timeout=GLANCE_S)
+    while (alive := [process for process in processes if _lives(process)]) and boottime_ns() < deadline_ns:
+        if hurry():
+            break
+        time.sleep(GLANCE_S)
     return alive
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Tells whether it runs; one that has ended stays in the table until its parent asks, and some never do."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -47,17 +47,20 @@ class Premises:
 
     def stop(self) -> None:
         """Stops both agents, the backup first so that nobody takes over; one more Ctrl-C kills them."""
-        hurry = self._interruption.hurry_after()
         if self._to_stop:
-            for agent in reversed(self.agents):
-                agent.stop(hurry)
+            hurry = self._interruption.hurry_after()
+            with contextlib.ExitStack() as last_first:  # goes on with the others if one cannot be stopped
+                for agent in self.agents:
+                    last_first.callback(agent.stop, hurry)
 
     def clean_up(self) -> None:
         """Stops the agents and removes the folder. Raises PairAgentError if it cannot be removed."""
-        self.stop()
-        if self._to_remove:
-            self._to_remove = False
-            remove_folder(self.folder)
+        try:
+            self.stop()
+        finally:
+            if self._to_remove:
+                self._to_remove = False
+                remove_folder(self.folder)
 
     def keep(self) -> None:
         """Leaves the pair running, and its record in the folder."""

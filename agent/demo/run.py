@@ -39,8 +39,8 @@ def run_demo(ask: Ask, screen: Screen, *, keep: bool) -> int:
             click.echo(f"Both agents are stopped, {premises.folder} is removed.", err=True)
             return EXIT_CODE_BASE + error.number
         except DemoFailedError:
-            premises.stop()
             _show_logs(pair)
+            premises.stop()
             if keep:
                 premises.keep_folder()
                 click.echo(f"The agents are stopped; what they left is in {premises.folder}", err=True)

@@ -23,7 +23,7 @@ from agent.demo.result import Fault
 from agent.demo.screen import NodeView, Screen
 from agent.platform.clock import boottime_ns, wall_ms
 
-STORY_SECONDS_MAX = 30.0
+STORY_SECONDS_MAX = 33.0
 POLL_INTERVAL_S = 0.1
 LOOK_SECONDS = 1.5  # how long each state is left on the screen
 EVENTS_ASKED = 100
@@ -218,7 +218,10 @@ class Story:
             if done():
                 return
             if boottime_ns() > self._deadline_ns:
-                raise DemoFailedError(f"The demo gave up after {STORY_SECONDS_MAX:.0f} s {doing}. {self._seen()}")
+                raise DemoFailedError(
+                    f"The demo gave up after {STORY_SECONDS_MAX:.0f} s {doing}. {self._seen()} "
+                    "If this machine is very busy, try again when it is not."
+                )
             self._interruption.pause(POLL_INTERVAL_S)
 
     def _seen(self) -> str:

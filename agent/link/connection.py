@@ -1,4 +1,4 @@
-"""Runs one core session over one encrypted stream: read, feed, dispatch; time, feed, dispatch; write what is to be sent.
+"""Runs one core session over one encrypted stream: read, feed, dispatch; time, feed, dispatch; write what is there.
 
 Three tasks: a reader, a timer and the only writer. The reader never waits for the writer, so a peer that does not read
 cannot keep this node from hearing it. Knows nothing of roles: what the session says is handed to `on_event` in order,
@@ -16,15 +16,15 @@ from dataclasses import dataclass
 
 import trio
 
+from agent.core.beacon import BeaconKeys
 from agent.core.compatibility import CloseCode
 from agent.core.errors import PeerError
 from agent.core.messages import Invite, Refusal, Release, Report, Request
-from agent.core.session import EndCause, Ended, Opened, ProbeReturned, Session, SessionEvent
+from agent.core.session import Ended, Opened, ProbeReturned, Session, SessionEvent
 from agent.platform.clock import boottime_ns, wall_ms
 
 RECEIVE_BYTES = 64 * 1024
 LAST_WORDS_S = 0.5  # for the bytes that say why a connection ends
-PARTING_S = 5.0  # after silence, for the owner to decide what its last words are
 NANOSECONDS_PER_SECOND = 1_000_000_000
 
 
@@ -39,7 +39,14 @@ class Watchers:
 class Connection:
     """One connection to a peer whose certificate is verified; `run` lives as long as the connection."""
 
-    def __init__(self, stream: trio.abc.Stream, session: Session, watchers: Watchers, address: str) -> None:
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        session: Session,
+        watchers: Watchers,
+        address: str,
+        beacon_keys: BeaconKeys,
+    ) -> None:
         self._stream = stream
         self._watchers = watchers
         self._ring_writer, self._writer_bell = trio.open_memory_channel[None](1)
@@ -49,9 +56,9 @@ class Connection:
         self._drained = trio.Event()  # everything that was said is with the operating system
         self._echoes = trio.open_memory_channel[int](0)[0]
         self._dropped = False
-        self._silent = False
         self.session = session
         self.address = address
+        self.beacon_keys = beacon_keys  # for when this connection is the link and then no more
         self.opened_ns = boottime_ns()
         self.closed = trio.Event()
 
@@ -64,9 +71,6 @@ class Connection:
                 nursery.start_soon(self._read)
                 self._ring()
                 await self._over.wait()
-                if self._silent:
-                    with trio.move_on_after(PARTING_S):
-                        await self._parted.wait()
                 self._parted.set()
                 self._ring()
                 with trio.move_on_after(LAST_WORDS_S):
@@ -111,8 +115,7 @@ class Connection:
     def drop(self) -> None:
         """Ends the connection without a word; `on_event` is told nothing more."""
         self._dropped = True
-        self.session.leave(CloseCode.RESTARTED, "")
-        self.session.data_to_send()
+        self.session.abandon()
         self._part()
 
     def _part(self) -> None:
@@ -133,7 +136,6 @@ class Connection:
             if isinstance(event, Opened):
                 self._open.set()
             if isinstance(event, Ended):
-                self._silent = event.cause is EndCause.SILENCE
                 self._over.set()
         self._ring()
 

@@ -65,7 +65,7 @@ class Dialler:
         self._identity = identity
         self._on_stream = on_stream
         self._on_failed = on_failed
-        self._known_address: tuple[Any, ...] | None = None  # of the last link: family and socket address
+        self.known_address: tuple[Any, ...] | None = None  # of the last connection: family and socket address
 
     async def run(self) -> None:
         """Dials until cancelled."""
@@ -113,8 +113,8 @@ class Dialler:
 
     async def _connect(self, *, eager: bool) -> trio.socket.SocketType:
         """Returns a connected socket. Raises ConnectionRefusedError only if every address refused, else OSError."""
-        if eager and self._known_address is not None:
-            addresses = [self._known_address]
+        if eager and self.known_address is not None:
+            addresses = [self.known_address]
         else:
             found = await trio.socket.getaddrinfo(self._target.host, self._target.port, type=socket.SOCK_STREAM)
             addresses = [(family, address) for family, _, _, _, address in found]
@@ -134,7 +134,7 @@ class Dialler:
                 connecting.close()
                 raise
             else:
-                self._known_address = (family, address)
+                self.known_address = (family, address)
                 return connecting
         other = [error for error in failures if not isinstance(error, ConnectionRefusedError)]
         raise other[0] if other else failures[0]

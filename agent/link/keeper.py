@@ -26,6 +26,7 @@ from agent.core.session import (
     State,
 )
 from agent.core.vocabulary import NANOSECONDS_PER_MILLISECOND
+from agent.link.beacons import Beacons, beacon_keys
 from agent.link.connection import Connection, Watchers
 from agent.link.tls import TlsStream
 from agent.platform.clock import boottime_ns, wall_ms
@@ -42,11 +43,7 @@ LOSSES = {
     EndCause.CLOSED: told.LinkLoss.CLOSED,
     EndCause.LEFT: told.LinkLoss.CLOSED,
 }
-LOSSES_BY_CODE = {
-    CloseCode.TAKEOVER.value: told.LinkLoss.PEER_TOOK_OVER,
-    CloseCode.SILENCE.value: told.LinkLoss.UNHEARD,
-    CloseCode.RESTARTED.value: told.LinkLoss.CLOSED,
-}
+LOSSES_BY_CODE = {CloseCode.SILENCE.value: told.LinkLoss.CLOSED}  # it will take the link again at once
 
 
 class LinkOwner(Protocol):
@@ -83,10 +80,10 @@ class LinkStatus:
 class LinkKeeper:
     """At most one link at a time; see the module."""
 
-    def __init__(self, owner: LinkOwner) -> None:
+    def __init__(self, owner: LinkOwner, beacons: Beacons) -> None:
         self._owner = owner
+        self._beacons = beacons
         self._link: Connection | None = None
-        self._silenced: Connection | None = None  # ended by silence, waiting for its last words
         self._last_error = ""
         self._last_address = ""
         self.linked_before = False  # in this run of the agent
@@ -120,15 +117,10 @@ class LinkKeeper:
         )
         session = Session(self._owner.hello(), credentials, boottime_ns())
         session.handle_timer(boottime_ns(), wall_ms())
-        connection = Connection(stream, session, Watchers(self._on_event, self._on_sent), address)
+        watchers, keys = Watchers(self._on_event, self._on_sent), beacon_keys(stream, dialled=dialled)
+        connection = Connection(stream, session, watchers, address, keys)
         await connection.run()
         return session.peer is not None
-
-    def part(self, code: CloseCode, sentence: str) -> None:
-        """Says the last words on a connection that ended by silence, if they are not said yet."""
-        connection, self._silenced = self._silenced, None
-        if connection is not None:
-            connection.leave(code, sentence)
 
     def drop(self, sentence: str) -> None:
         """Closes the link without a word and without telling the roles, who ordered it."""
@@ -165,6 +157,7 @@ class LinkKeeper:
             return
         self._link, self._last_address, self.linked_before = connection, connection.address, True
         self._last_error = ""
+        self._beacons.begin(connection.beacon_keys)
         if present is not None:
             present.leave(CloseCode.REPLACED, "a newer connection took its place")
         self._owner.link_event("link-up", f"linked with {event.peer.name} ({connection.address})")
@@ -172,12 +165,12 @@ class LinkKeeper:
 
     def _lost(self, connection: Connection, event: Ended) -> None:
         self._link = None
+        self._beacons.hurry()
         self._last_error = event.sentence
         loss = LOSSES[event.cause]
         if event.cause is EndCause.REFUSED_BY_PEER:
             loss = LOSSES_BY_CODE.get(event.code, told.LinkLoss.REFUSED)
         self._owner.link_event("link-down", f"the link is down: {event.sentence}")
-        self._silenced = connection if loss is told.LinkLoss.SILENCE else None
         self._owner.tell(told.LinkLost(loss, connection.session.last_received_ns, event.sentence))
 
     def _never_linked(self, connection: Connection, event: Ended) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import trio
 
@@ -60,7 +61,7 @@ class Listener:
         on_stream: Callable[[TlsStream, str], Awaitable[None]],
         on_refused: Callable[[str, str], None],
     ) -> None:
-        """`on_stream(stream, address)` runs each verified connection; `on_refused(address, sentence)` tells of others."""
+        """`on_stream(stream, address)` runs a verified connection; `on_refused(address, sentence)` tells of others."""
         self._sockets = sockets
         self._identity = identity
         self._on_stream = on_stream
@@ -90,7 +91,7 @@ class Listener:
         with accepted:
             try:
                 tune_link_socket(accepted, KERNEL_TIMEOUT_MS)
-                if not await self._silent.occupy(lambda: trio.lowlevel.wait_readable(accepted)):
+                if not await self._silent.occupy(partial(trio.lowlevel.wait_readable, accepted)):
                     return
                 stream = server_stream(trio.SocketStream(accepted), self._identity())
                 if not await self._handshakes.occupy(stream.do_handshake):

@@ -20,12 +20,12 @@ from agent.admin.events import EventLog
 from agent.config.model import Config
 from agent.core import effects as do
 from agent.core import inputs as told
-from agent.core.compatibility import CloseCode
 from agent.core.messages import TOKEN_BYTES, Hello
 from agent.core.record import Record
 from agent.core.role_table import Phase
 from agent.core.roles import Roles, RoleSettings
 from agent.core.vocabulary import NANOSECONDS_PER_MILLISECOND, Mode
+from agent.link.beacons import BeaconOwner, Beacons
 from agent.link.keeper import LinkKeeper
 from agent.node.pulse import Pulse
 from agent.node.record_store import RecordStore
@@ -72,7 +72,12 @@ class Conductor:
         self._dropped_at = 0  # what the link told up to this fact counts no more, for the link was dropped
         self._answer: Callable[[do.Answer], None] | None = None
         self.roles = Roles(role_settings(config, force_activate=force), record, boottime_ns())
-        self.keeper = LinkKeeper(self)
+        self.beacons = Beacons(
+            BeaconOwner(self._describe, lambda beacon: self.tell(told.PeerHeard(beacon.active, beacon.hears))),
+            interval_ms=config.heartbeat.interval,
+            patience_ms=takeover_ms(config),
+        )
+        self.keeper = LinkKeeper(self, self.beacons)
         self.supervisor: Supervisor  # set by the composition before `run`
         self.pulse = Pulse(self, renew=lambda until_ns: self.supervisor.renew_lease(until_ns), frozen=self._was_frozen)
         self.changed = trio.Event()
@@ -139,6 +144,9 @@ class Conductor:
         """See `agent.link.keeper.LinkOwner`."""
         self.pulse.sent(before_ns)
 
+    def _describe(self) -> tuple[bool, bool, int]:
+        return self.roles.phase is Phase.ACTIVE, self.keeper.link is not None, self.roles.record.active_term
+
     # -- what the workload reports
 
     def workload_event(self, event: WorkloadEvent) -> None:
@@ -194,8 +202,6 @@ class Conductor:
             fact, self._answer = (item.fact, item.answer) if isinstance(item, Order) else (item, None)
             for effect in self.roles.handle(fact, boottime_ns()):
                 await self._carry_out(effect)
-            if isinstance(fact, told.LinkLost):
-                self.keeper.part(CloseCode.SILENCE, "no frame came from you in time")
             changed, self.changed = self.changed, trio.Event()
             changed.set()
 
@@ -220,8 +226,6 @@ class Conductor:
             case do.Tell():
                 if link is not None:
                     link.tell(effect.message)
-            case do.Part():
-                self.keeper.part(effect.code, effect.sentence)
             case do.DropLink():
                 self.keeper.drop(effect.sentence)
                 self._dropped_at = self._told

@@ -147,7 +147,11 @@ class _Node:
         async def serve(stream: TlsStream, address: str) -> None:
             await self._conductor.keeper.run_stream(stream, address, dialled=False)
 
-        await Listener(self._sockets, self._own_identity, on_stream=serve, on_refused=self._refused).run()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._conductor.beacons.listen, self._sockets)
+            nursery.start_soon(
+                Listener(self._sockets, self._own_identity, on_stream=serve, on_refused=self._refused).run
+            )
 
     async def _dial(self) -> None:
         connection = self._config.connection
@@ -156,7 +160,10 @@ class _Node:
         async def serve(stream: TlsStream, address: str) -> bool:
             return await self._conductor.keeper.run_stream(stream, address, dialled=True)
 
-        await Dialler(target, self._own_identity, on_stream=serve, on_failed=self._dial_failed).run()
+        dialler = Dialler(target, self._own_identity, on_stream=serve, on_failed=self._dial_failed)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._conductor.beacons.dial, lambda: dialler.known_address)
+            nursery.start_soon(dialler.run)
 
     def _own_identity(self) -> Identity:
         assert self._identity is not None

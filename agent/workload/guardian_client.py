@@ -31,8 +31,9 @@ _PROGRAM = Path(__file__).with_name("guardian_windows.py" if sys.platform == "wi
 class GuardianClient:
     """One guardian process; made by `start`."""
 
-    def __init__(self, process: PipedProcess) -> None:
+    def __init__(self, process: PipedProcess, sockets: Sequence[socket.socket]) -> None:
         self._process = process
+        self._sockets = sockets
         self.pid = process.pid
         self.scheduling = ""
 
@@ -45,15 +46,17 @@ class GuardianClient:
         `environment` holds what the workload always gets; `sockets` are held open until nothing of it is left.
         Raises WorkloadError.
         """
-        arguments: list[str | Path] = [sys.executable, "-I", "-S", _PROGRAM, str(os.getpid())]
+        # On Windows the interpreter of a virtual environment only starts the real one, as another process.
+        interpreter = getattr(sys, "_base_executable", sys.executable) if sys.platform == "win32" else sys.executable
+        arguments: list[str | Path] = [interpreter, "-I", "-S", _PROGRAM, str(os.getpid())]
         inherited = [] if sys.platform == "win32" else [listener.fileno() for listener in sockets]
         try:
             process = await trio.to_thread.run_sync(PipedProcess, arguments, inherited_environment(), inherited)
         except OSError as error:
             raise WorkloadError(
-                f"the guardian of the workload cannot be started: {error}. The agent runs it with {sys.executable}."
+                f"the guardian of the workload cannot be started: {error}. The agent runs it with {interpreter}."
             ) from error
-        client = cls(process)
+        client = cls(process, sockets)
         variables = [f"{name}={value}" for name, value in environment.items()]
         client._send(Command.SET, "command", *workload.command)
         client._send(Command.SET, "start", *workload.start)
@@ -63,9 +66,6 @@ class GuardianClient:
         client._send(Command.SET, "working_directory", str(workload.working_directory.absolute()))
         client._send(Command.SET, "output", str(workload.output.absolute()) if workload.output else "")
         client._send(Command.SET, "stop_timeout_ms", workload.stop_timeout)
-        if sys.platform == "win32":
-            for listener in sockets:
-                client._send(Command.SET, "socket", listener.share(process.pid).hex())
         return client
 
     def order_start(self, number: int, environment: dict[str, str]) -> None:
@@ -93,7 +93,10 @@ class GuardianClient:
 
         def take(report: Report) -> None:
             if isinstance(report, Ready):
-                self.scheduling = report.scheduling
+                self.pid, self.scheduling = report.pid, report.scheduling
+                if sys.platform == "win32":
+                    for listener in self._sockets:
+                        self._send(Command.SET, "socket", listener.share(report.pid).hex())
                 ready.set()
             handle(report)
 

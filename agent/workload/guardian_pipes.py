@@ -83,7 +83,7 @@ if sys.platform == "win32":
             return await trio.to_thread.run_sync(self._process.wait, abandon_on_cancel=True)
 
         def close(self) -> None:
-            """Lets go of the pipes of a process that has ended."""
+            """Lets go of the pipes of a process that has ended; those a thread may still read go with the object."""
             self.close_commands()
 
         def _write_waiting(self) -> None:

@@ -114,7 +114,7 @@ class Supervisor:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serves until cancelled, then kills what runs, in bounded time; started when orders are carried out.
 
-        Raises WorkloadError if no guardian can be started.
+        Raises WorkloadError, in an exception group, if no guardian can be started.
         """
         if self._workload.kind in (WorkloadKind.SYSTEMD, WorkloadKind.WINDOWS_SERVICE):
             _log.warning("Workloads of kind %s are not run by this release.", self._workload.kind.value)

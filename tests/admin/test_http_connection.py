@@ -140,9 +140,14 @@ def test_what_a_client_sends_while_it_waits_is_not_kept_without_bound() -> None:
             pass
 
     async def main() -> None:
-        ours, theirs = trio.socket.socketpair()
-        connection = HttpConnection(wait_for_the_end, trio.SocketStream(ours))
-        async with trio.SocketStream(theirs) as client, trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        async with (
+            listener,
+            await trio.testing.open_stream_to_socket_listener(listener) as client,
+            await listener.accept() as stream,
+            trio.open_nursery() as nursery,
+        ):
+            connection = HttpConnection(wait_for_the_end, stream)
             nursery.start_soon(connection.run)
             await client.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             nursery.start_soon(client.send_all, b"x" * 10_000_000)
@@ -150,6 +155,5 @@ def test_what_a_client_sends_while_it_waits_is_not_kept_without_bound() -> None:
             kept, _ = connection._protocol.trailing_data
             assert 0 < len(kept) < http_connection.HEAD_BYTES_MAX + http_connection.RECEIVE_BYTES
             nursery.cancel_scope.cancel()
-        ours.close()
 
     trio.run(main)

@@ -112,10 +112,16 @@ def test_heartbeats_are_shown_one_by_one_and_summed_up(tmp_path: Path, capsys: p
     ]
 
 
-def test_a_lost_heartbeat_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with running_agent(tmp_path, answer=Answer(True, "", {"round_trips_ms": [None]})):
-        assert run(tmp_path, "test", "heartbeat", "--count", "1") == 1
-    assert "1 sent, 0 answered, 1 lost." in capsys.readouterr().out
+@pytest.mark.parametrize("done", [True, False])
+def test_a_lost_heartbeat_does_not_end_the_test_and_makes_it_fail(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], done: bool
+) -> None:
+    with running_agent(tmp_path, answer=Answer(done, "0 of 1 came back.", {"round_trips_ms": [None]})):
+        assert run(tmp_path, "test", "heartbeat", "--count", "2", "--pause-ms", "0") == 1
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[:2] == ["  1  lost", "  2  lost"]
+    assert "2 sent, 0 answered, 2 lost." in shown.out
+    assert shown.err == ""
 
 
 @pytest.mark.parametrize(

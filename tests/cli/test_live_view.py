@@ -55,9 +55,17 @@ def test_trees_and_a_running_synchronisation_are_shown() -> None:
     assert "  sync        running to the backup, 500 bytes of 2.0 GB" in shown
 
 
-def test_a_peer_never_heard_of_is_left_out() -> None:
+@pytest.mark.parametrize("name", [None, ""])
+def test_a_peer_never_heard_of_is_left_out(name: str | None) -> None:
     nobody = dict.fromkeys(("name", "mode", "role", "term", "agent_version", "workload_version"))
-    assert not any("other node" in line.text for line in render_status(sample_status(peer=nobody), NOW))
+    unnamed = sample_status(peer={**nobody, "name": name, "term": 0})
+    assert not any("other node" in line.text for line in render_status(unnamed, NOW))
+
+
+def test_a_known_peer_that_is_away_is_said_to_be() -> None:
+    away = {**dict.fromkeys(sample_status()["peer"]), "name": "line-4-b", "term": 41}
+    shown = [line.text for line in render_status(sample_status(peer=away), NOW)]
+    assert "  other node  line-4-b, not connected, last known term 41" in shown
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ REPORT = Report(
     maintenance_revision=0,
     workload=WorkloadState.STOPPED,
 )
+ACTIVE = replace(REPORT, role=Role.ACTIVE, term=3, active_term=3)
 PRIMARY = Hello(
     name="line-4-a",
     mode=Mode.PRIMARY,
@@ -100,7 +101,7 @@ WRONG_BY_ANNOTATION: dict[str, tuple[Any, ...]] = {
     "Mode": (*_NEVER, 0, True, "", "PRIMARY", "master", b"primary"),
     "Role": (*_NEVER, 0, True, "", "ACTIVE", "leader", b"active"),
     "WorkloadState": (*_NEVER, 0, True, "", "RUNNING", "up", b"running"),
-    "Report": (*(wrong for wrong in _NEVER if wrong != {}), 0, True, "active", b"", [REPORT.term]),
+    "Report": (*(wrong for wrong in _NEVER if not isinstance(wrong, dict)), 0, True, "active", b"", [REPORT.term]),
 }
 
 # Printable text: what decoding leaves as it is.

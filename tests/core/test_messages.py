@@ -87,7 +87,7 @@ def test_the_bytes_of_a_message_are_those_of_the_document() -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "name", "annotation"), every_field(), ids=lambda each: each if isinstance(each, str) else ""
+    ("message", "name", "annotation"), list(every_field()), ids=lambda each: each if isinstance(each, str) else ""
 )
 def test_wrong_types_in_every_field_are_refused_by_name_s5(message: Message, name: str, annotation: str) -> None:
     kind, values = wire(message)
@@ -134,7 +134,22 @@ def test_unknown_kinds_are_ignored_s6(kind: int) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [None, 1, "x", [], [1], [3, {}, {}], {}, {"kind": 3}, [True, {}], [3.0, {}], ["3", {}], [3, []], [3, None], [[], {}]],
+    [
+        None,
+        1,
+        "x",
+        [],
+        [1],
+        [3, {}, {}],
+        {},
+        {"kind": 3},
+        [True, {}],
+        [3.0, {}],
+        ["3", {}],
+        [3, []],
+        [3, None],
+        [[], {}],
+    ],
     ids=repr,
 )
 def test_whatever_is_not_kind_and_fields_is_refused(value: Any) -> None:
@@ -197,18 +212,26 @@ def test_garbage_raises_only_the_error_of_the_peer(payload: bytes) -> None:
 
 
 @given(any_message, st.randoms(use_true_random=False))
-def test_a_message_with_flipped_bytes_raises_only_the_error_of_the_peer(message: Message, chance: random.Random) -> None:
+def test_a_message_with_flipped_bytes_raises_only_the_error_of_the_peer(
+    message: Message, chance: random.Random
+) -> None:
     payload = bytearray(encode(message))
     for _ in range(chance.randrange(1, 4)):
         payload[chance.randrange(len(payload))] = chance.randrange(256)
     fate(bytes(payload))
 
 
-@given(st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=5) | st.binary(max_size=40),
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.floats(), st.text(max_size=5), st.binary(max_size=40)
+)
+values = st.recursive(
+    scalars,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
-))  # fmt: skip
+)
+
+
+@given(values)
 def test_any_msgpack_value_raises_only_the_error_of_the_peer(value: Any) -> None:
     fate(msgpack.packb(value))
     for kind in Kind:
@@ -229,7 +252,9 @@ def test_texts_too_long_are_cut_when_sent() -> None:
 
 def test_the_longest_message_fits_a_frame() -> None:
     long = "\U0001f600" * TEXT_CHARACTERS_MAX
-    hello = replace(PRIMARY, name=long, agent_version=long, workload_version=long, report=replace(REPORT, obstacle=long))
+    hello = replace(
+        PRIMARY, name=long, agent_version=long, workload_version=long, report=replace(REPORT, obstacle=long)
+    )
     assert len(encode(hello)) < FRAME_BYTES_MAX // 4
 
 
@@ -249,8 +274,8 @@ def test_text_that_could_forge_a_line_of_the_log_is_made_harmless() -> None:
 def sections(level: str) -> dict[str, str]:
     """Returns the text under every heading of PROTOCOL.md of that level."""
     parts = re.split(rf"^{level} (.+)$", PROTOCOL, flags=re.MULTILINE)[1:]
-    return {title: re.split(r"^#", text, maxsplit=1, flags=re.MULTILINE)[0] for title, text in zip(
-        parts[::2], parts[1::2], strict=True)}  # fmt: skip
+    texts = (re.split(r"^#", text, maxsplit=1, flags=re.MULTILINE)[0] for text in parts[1::2])
+    return dict(zip(parts[::2], texts, strict=True))
 
 
 def rows(text: str) -> list[list[str]]:

@@ -6,10 +6,10 @@ The worst order is the one that is played: a timer that is due goes before bytes
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from agent.core.frames import FrameDecoder
-from agent.core.messages import Hello, Message, decode_untrusted
+from agent.core.frames import FrameDecoder, encode_frame
+from agent.core.messages import Authenticate, Hello, Message, decode_untrusted, encode
 from agent.core.session import Credentials, Ended, Opened, Session, SessionEvent
 from tests.core.samples import BACKUP, PRIMARY
 
@@ -19,9 +19,42 @@ SECOND = 1000 * MS
 WALL_MS = 1_700_000_000_000
 
 
+def framed(message: Message) -> bytes:
+    """Returns the bytes of a message as they travel."""
+    return encode_frame(encode(message))
+
+
 def messages_in(data: bytes) -> list[Message | None]:
     """Returns the messages in bytes that a session wrote."""
     return [decode_untrusted(payload) for payload in FrameDecoder().feed_untrusted(data)]
+
+
+def a_session(*, key: bytes = b"", exporter: bytes = EXPORTER, dialled: bool = True) -> Session:
+    """Returns a session that has just begun, at time 0: the backup's if it dialled."""
+    return Session(BACKUP if dialled else PRIMARY, Credentials(key, exporter, dialled), 0)
+
+
+def an_open_session() -> Session:
+    """Returns a backup's session that is open at time 0, with nothing left to send."""
+    session = a_session()
+    [opened] = session.receive_data(framed(Authenticate(1, 1, b"")) + framed(PRIMARY), 0)
+    assert isinstance(opened, Opened)
+    session.data_to_send()
+    return session
+
+
+def silent(session: Session, until_ns: int) -> tuple[int, Ended | None]:
+    """Calls the timer whenever it is due, while nothing arrives; returns when and how that ended the session."""
+    while (deadline_ns := session.next_deadline()) is not None and deadline_ns <= until_ns:
+        for event in session.handle_timer(deadline_ns, WALL_MS):
+            assert isinstance(event, Ended)
+            return deadline_ns, event
+    return until_ns, None
+
+
+def with_times(hello: Hello, interval_ms: int, takeover_ms: int) -> Hello:
+    """Returns the hello of a node with these timers."""
+    return replace(hello, interval_ms=interval_ms, timeout_ms=takeover_ms, takeover_ms=takeover_ms)
 
 
 @dataclass
@@ -38,7 +71,9 @@ class End:
 
     def next_ns(self) -> int | None:
         """Returns when it must be called, or None."""
-        times = [each for each in (self.session.next_deadline(), *(at for at, _ in self.incoming[:1])) if each is not None]
+        times = [
+            each for each in (self.session.next_deadline(), *(at for at, _ in self.incoming[:1])) if each is not None
+        ]
         return max(min(times), self.stalled_until_ns) if times else None
 
     def of(self, kind: type[SessionEvent]) -> list[SessionEvent]:

@@ -22,6 +22,7 @@ from typing import Any
 
 from agent.config.creation import create_node
 from agent.core.vocabulary import Mode
+from tests.real.wire import socket_in
 
 WAIT_S = 20.0
 PROJECT = Path(__file__).resolve().parents[2]
@@ -58,10 +59,10 @@ class Span:
 class Node:
     """One node of a pair; `toml` is put before the tables of its agent.toml."""
 
-    def __init__(self, directory: Path, name: str, mode: Mode, admin_port: int, prefix: Sequence[str] = ()) -> None:
+    def __init__(self, directory: Path, name: str, mode: Mode, admin_port: int, namespace: str = "") -> None:
         self.directory, self.name, self.mode = directory, name, mode
         self.admin_port = admin_port
-        self.prefix = list(prefix)  # a command that the agent is started through, such as `ip netns exec NAME`
+        self.namespace = namespace  # the network namespace that the agent runs in
         self.trace = directory / "trace"
         self.log = directory / "agent.log"
         self.config = directory / "agent.toml"
@@ -82,7 +83,16 @@ class Node:
         """Starts the agent; `wait_for` tells when it is where it should be."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.prefix, sys.executable, "-m", "agent", "run", "--config", str(self.config), *options],
+                [
+                    *(["ip", "netns", "exec", self.namespace] if self.namespace else []),
+                    sys.executable,
+                    "-m",
+                    "agent",
+                    "run",
+                    "--config",
+                    str(self.config),
+                    *options,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -115,6 +125,10 @@ class Node:
         """Returns the JSON answer of the agent's API; OSError while it does not answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=30)
         try:
+            if self.namespace:
+                connection.sock = socket_in(self.namespace)
+                connection.sock.settimeout(30)
+                connection.sock.connect(("127.0.0.1", self.admin_port))
             token = self.directory / "state" / "admin.token"
             headers = {"Authorization": f"Bearer {token.read_text().strip()}"} if method == "POST" else {}
             if body is not None:
@@ -178,12 +192,12 @@ class Pair:
         workload: Sequence[str] | None = None,
         workload_toml: str = "",
         host: str = "127.0.0.1",
-        prefixes: tuple[Sequence[str], Sequence[str]] = ((), ()),
+        namespaces: tuple[str, str] = ("", ""),
         make: tuple[Callable[..., Node], Callable[..., Node]] = (Node, Node),
     ) -> None:
         self.port = free_port()
-        self.primary = make[0](directory / "a", "line-4-a", Mode.PRIMARY, free_port(), prefixes[0])
-        self.backup = make[1](directory / "b", "line-4-b", Mode.BACKUP, free_port(), prefixes[1])
+        self.primary = make[0](directory / "a", "line-4-a", Mode.PRIMARY, free_port(), namespaces[0])
+        self.backup = make[1](directory / "b", "line-4-b", Mode.BACKUP, free_port(), namespaces[1])
         self.nodes = (self.primary, self.backup)
         for node, other in (self.nodes, self.nodes[::-1]):
             remote = (other.directory / "certs" / "own.crt").read_text()
@@ -252,6 +266,11 @@ stop_timeout = 2000
                 logs = "\n".join(node.tail() for node in self.nodes)
                 raise AssertionError(f"waited {bound_s} s in vain for: {what}\n{logs}")
             time.sleep(0.01)
+
+    def break_connection(self, node: Node) -> None:
+        """Destroys the TCP connection of the link at one node, as `ss --kill` does; the agents live on."""
+        inside = ["ip", "netns", "exec", node.namespace] if node.namespace else []
+        subprocess.run([*inside, "ss", "--kill", "dport", "=", str(self.port)], check=True, capture_output=True)
 
     def stop_both(self) -> None:
         """Stops both agents in good order, the backup first so that nobody takes over."""

@@ -40,6 +40,7 @@ class Bounds:
     states_max: int = 10_000_000
     crash_within: bool = False  # between the effects of one list, as one fault
     homecoming: bool = True
+    alone: bool = False
 
 
 Start = Callable[[], Pair]
@@ -95,6 +96,9 @@ class Exploration:
             if self._bounds.homecoming:
                 try:
                     self._home.check(following)
+                    if self._bounds.alone:
+                        for survivor in (PRIMARY, BACKUP):
+                            self._home.check_alone(following, survivor)
                 except AssertionError as broken:
                     raise BrokenPromise(self._told(broken, key, move)) from broken
         return found
@@ -141,17 +145,24 @@ class Homecoming:
         for last_first in (False, True):
             self._check(pair.clone(), last_first)
 
-    def _check(self, pair: Pair, last_first: bool) -> None:
+    def check_alone(self, pair: Pair, survivor: int) -> None:
+        """Raises BrokenPromise unless one node goes on alone when the other one's power fails for good."""
+        alone = pair.clone()
+        if alone.nodes[1 - survivor].powered:
+            alone.crash(1 - survivor, power=True)
+        self._check(alone, False, survivor)
+
+    def _check(self, pair: Pair, last_first: bool, survivor: int | None = None) -> None:
         began_s, messages = pair.now, pair.messages
         passed = []
         for _ in range(HOME_STEPS_MAX):
-            key = hash((pair.key(), last_first))
+            key = hash((pair.key(), last_first, survivor))
             if key in self.known:
                 break
             passed.append(key)
-            move = homeward(pair, last_first)
+            move = homeward(pair, last_first, survivor)
             if move is None:
-                require_home(pair)
+                require_home(pair) if survivor is None else require_alone(pair, survivor)
                 break
             apply(pair, move)
         else:
@@ -165,9 +176,10 @@ class Homecoming:
         self.known.update(passed)
 
 
-def homeward(pair: Pair, last_first: bool) -> Move | None:
+def homeward(pair: Pair, last_first: bool, survivor: int | None = None) -> Move | None:
     """Returns the next move of a pair that no fault strikes any more; None: it is at rest."""
-    mending = [move for move in unhurried(pair) if move[0] != "proven gone"]
+    dead = None if survivor is None else ("boot", 1 - survivor)
+    mending = [move for move in unhurried(pair) if move[0] != "proven gone" and move != dead]
     moves = [*[move for move in mending if move[0] in ("heal", "wake", "boot")], *urgent(pair)]
     moves += [move for move in mending if move[0] not in ("heal", "wake", "boot")]
     if moves:
@@ -204,6 +216,19 @@ def require_home(pair: Pair) -> None:
     assert known is not None
     if known.peer is None or known.peer.role.value != "active":
         raise BrokenPromise(f"{NAMES[1 - at]} does not know that {NAMES[at]} is active: {shown}")
+
+
+def require_alone(pair: Pair, survivor: int) -> None:
+    """Raises BrokenPromise unless the survivor is active, or has a documented reason not to be."""
+    node = pair.nodes[survivor]
+    assert node.roles is not None
+    if node.roles.phase is Phase.ACTIVE and node.running == node.roles.record.active_term:
+        return
+    maintenance = node.roles.record.maintenance and not node.roles._was_last_active
+    # A one-way hole: the other node lived and was active when it was heard last, and nothing can tell its death.
+    told_to_wait = "waiting for the link" in node.roles.reason
+    if not (maintenance or told_to_wait or node.roles.obstacle):
+        raise BrokenPromise(f"{NAMES[survivor]} is alone and not active: {node.roles.phase.value}: {node.roles.reason}")
 
 
 def transcript(pair: Pair, moves: list[Move]) -> str:

@@ -10,7 +10,7 @@ Broken promises are raised by the step that breaks them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from agent.core import effects as do
@@ -33,6 +33,7 @@ GREETING_S = 5
 STOP_S = 1
 WINDOW_S = TAKEOVER_S  # a partition explains two running workloads for so long after it healed
 PAIR_ID = b"p" * 16
+WAKES_AFRESH = False
 
 MODES = (Mode.PRIMARY, Mode.BACKUP)
 LOSS_OF_CODE = {CloseCode.TAKEOVER: told.LinkLoss.PEER_TOOK_OVER, CloseCode.SILENCE: told.LinkLoss.UNHEARD}
@@ -71,7 +72,12 @@ class Connection:
     ends: list[End]
 
     def clone(self) -> Connection:
-        return Connection([replace(end) for end in self.ends])
+        ends = []
+        for end in self.ends:
+            copy = End.__new__(End)
+            copy.__dict__.update(end.__dict__)
+            ends.append(copy)
+        return Connection(ends)
 
 
 @dataclass
@@ -166,6 +172,9 @@ class Pair:
                 pass  # `silence` sends it
             case do.DropLink():
                 self._close(at, node.link, told.LinkLoss.CLOSED)
+                if WAKES_AFRESH:
+                    for number in [each for each, made in self.connections.items() if not made.ends[at].over]:
+                        self._close(at, number, told.LinkLoss.CLOSED)
             case do.SayGoodbye():
                 self._close(at, node.link, told.LinkLoss.GOODBYE)
             case do.StartWorkload():
@@ -179,7 +188,7 @@ class Pair:
             case do.Exit():
                 if node.running is not None:
                     raise BrokenPromise(f"{NAMES[at]} exits while its workload runs")
-                self._forget(at)
+                self.crash(at)
             case do.Announce():
                 self.heard.append(f"{effect.code}: {effect.sentence}")
             case do.RoleChanged():
@@ -378,6 +387,9 @@ class Pair:
             if end.silent_at is not None and end.silent_at <= self.now:
                 end.silent_at = self.now + TAKEOVER_S // 4
         self._set_silences()
+        if WAKES_AFRESH and node.frozen_untold:
+            node.frozen_untold = False
+            self.tell(at, told.Frozen("this agent was frozen"))
 
     def partition(self, unheard: frozenset[int]) -> None:
         """Lets the frames of these nodes vanish, or of none: the network is whole again."""
@@ -537,5 +549,5 @@ def _roles_key(roles: Roles) -> tuple[Any, ...]:
         None if invited is None else (invited.planned, invited.hold),
         (roles._asking.planned, roles._asking.hold),
         roles._released_now,
-        min(len(roles._damper._activations_ns), 4),
+        min(len(roles._damper._activations_ns), 6),
     )

@@ -13,12 +13,14 @@ from tests.lanes import is_ci
 from tests.wine.install import install
 from tests.wine.windows_python import WindowsPython
 
-FOLDER_VARIABLE = "PAIR_AGENT_TEST_WINE"
+FOLDER_VARIABLE = (
+    "TEST_WINE_FOLDER"  # not PAIR_AGENT_...: those are settings of the product, and unknown ones are errors
+)
 
 
 @pytest.fixture(scope="session")
 def windows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WindowsPython]:
-    """The Windows Python in the folder that PAIR_AGENT_TEST_WINE names, kept for the next run; or a temporary one."""
+    """The Windows Python in the folder that TEST_WINE_FOLDER names, kept for the next run; or a temporary one."""
     named = os.environ.get(FOLDER_VARIABLE)
     root = Path(named).absolute() if named else tmp_path_factory.mktemp("wine")
     try:

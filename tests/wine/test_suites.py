@@ -40,7 +40,17 @@ def test_every_module_is_imported_by_windows(windows: WindowsPython) -> None:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_the_tests_of_a_part_pass_on_windows(windows: WindowsPython, part: str) -> None:
-    options = ["-q", "-p", "no:cacheprovider", "-m", "not long and not netns", "-W", "ignore"]
+    options = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not long and not netns",
+        "-W",
+        "ignore",
+        "--hypothesis-profile",
+        "brief",
+    ]
     done = windows.run("-m", "pytest", *options, f"tests/{part}")
     print(done.stdout)
     assert done.returncode == 0, f"the tests of {part} fail on Windows"

@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from tests.wine.install import PROJECT, WINE, WINESERVER, wine_environment
 
-RUN_SECONDS_MAX = 150
+RUN_SECONDS_MAX = 200
+CRASH_SECONDS_MAX = 10.0
 
 
 def windows_path(path: Path) -> str:
@@ -26,6 +28,7 @@ class WindowsPython:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._keeper: subprocess.Popen[bytes] | None = None
+        self._started: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
         """Keeps Wine's services running, so that each further start takes a tenth of a second and not seconds."""
@@ -46,9 +49,16 @@ class WindowsPython:
         SIGKILL of one process would not do: Wine's server may keep the connections of the dead one open.
         """
         subprocess.run([str(WINESERVER), "-k9"], env=wine_environment(self._root), check=False, timeout=30)
-        for pid in self._pids():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        for process in self._started:
+            process.kill()
+        deadline = time.monotonic() + CRASH_SECONDS_MAX
+        while pids := self._pids():  # one of them may have been about to start another
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if time.monotonic() > deadline:
+                raise OSError(f"these processes outlive SIGKILL: {pids}")
+            time.sleep(0.01)
         assert self._keeper is not None
         self._keeper.communicate(timeout=30)
         self.start()
@@ -76,7 +86,7 @@ class WindowsPython:
 
         The process id is the Windows process's own as Linux sees it: SIGKILL is its sudden death.
         """
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [str(WINE), str(self._root / "python" / "python.exe"), *arguments],
             env=self._environment(environment),
             cwd=folder or PROJECT,
@@ -85,6 +95,8 @@ class WindowsPython:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        self._started = [*(each for each in self._started if each.poll() is None), process]
+        return process
 
     def run(self, *arguments: str, timeout_seconds: float = RUN_SECONDS_MAX) -> subprocess.CompletedProcess[str]:
         """Runs Python to its end and returns its code and its output, errors included; raises TimeoutExpired."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -15,6 +16,7 @@ from agent.config.model import Health, HealthKind, Hooks, Workload, WorkloadKind
 from agent.core.vocabulary import Mode
 from agent.platform.processes import process_identity
 from agent.workload.events import WorkloadEvent, WorkloadIdentity
+from agent.workload.process_tree import descendants
 from agent.workload.supervisor import Supervisor
 
 PATIENCE_SECONDS = 20
@@ -75,6 +77,7 @@ class Running:
     """A supervisor at work, and what it reported."""
 
     def __init__(self, workload: Workload, hooks: Hooks, state_directory: Path, sockets: list[object]) -> None:
+        self._record = state_directory / "workload.pid"
         self.events: list[WorkloadEvent] = []
         self._changed = trio.Event()
         self._taken = 0
@@ -102,6 +105,10 @@ class Running:
                     if isinstance(event, kind):
                         return event
                 await self._changed.wait()
+
+    def guardian_pid(self) -> int:
+        """Returns the process id of the guardian."""
+        return int(json.loads(self._record.read_text())["guardian"]["pid"])
 
     def count(self, kind: type[E]) -> int:
         """Returns how many events of this kind there were."""
@@ -134,6 +141,4 @@ def family(path: Path) -> list[int]:
 
 def own_children() -> list[int]:
     """Returns the living children of this process."""
-    from agent.workload.process_tree import descendants
-
     return [pid for pid in descendants(os.getpid()) if is_alive(pid)]

@@ -65,13 +65,13 @@ def guardian_of(folder: Path) -> int:
 
 def connects(port: int) -> bool:
     with socket.socket() as client:
-        client.settimeout(1)
+        client.settimeout(0.1)
         try:
             client.connect(("127.0.0.1", port))
         except ConnectionRefusedError:
             return False
-        except TimeoutError:  # the queue of a port on which nobody accepts is full: not refused
-            return True
+        except (TimeoutError, ConnectionResetError):
+            return True  # not refused: the queue of a port on which nobody accepts is full, or it closed just now
         return True
 
 
@@ -88,7 +88,7 @@ def test_p4_a_killed_agent_takes_the_workload_its_children_and_its_daemons_along
 
 def test_p4_the_port_refuses_connections_only_after_the_workload_is_dead(tmp_path: Path) -> None:
     deaf_family = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + FAMILY
-    for attempt in range(5):
+    for attempt in range(3):
         folder = tmp_path / str(attempt)
         folder.mkdir()
         note = folder / "family"
@@ -165,6 +165,8 @@ def test_p4_agent_and_guardian_killed_together_leave_nothing_to_the_next_agent(t
         process.kill()
         process.wait()
         until(lambda: not is_alive(guardian))
+        first = int((tmp_path / "pid").read_text())
+        until(lambda: not is_alive(first))  # the kernel's doing
         assert any(is_alive(pid) for pid in family(note))  # the daemon: nobody was left to kill it
         assert clean_up_leftover(tmp_path / "state")
         assert not any(is_alive(pid) for pid in family(note))

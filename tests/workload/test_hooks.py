@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -88,9 +90,6 @@ def test_a_hook_is_over_when_its_process_is_although_a_daemon_keeps_its_output_o
     trio.run(main)
     daemon = int((tmp_path / "daemon").read_text())
     assert is_alive(daemon)  # what a hook starts on purpose outlives it
-    import os
-    import signal
-
     os.kill(daemon, signal.SIGKILL)
 
 

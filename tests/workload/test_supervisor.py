@@ -82,10 +82,14 @@ def test_a_deactivation_is_answered_once_each_even_if_nothing_ran(tmp_path: Path
             run.supervisor.deactivate()
             await run.next(WorkloadStopped)
             await run.next(WorkloadStopped)
+            run.supervisor.deactivate()
+            await run.next(WorkloadStopped)
             run.supervisor.activate(4)
             run.supervisor.deactivate()
             await run.next(WorkloadStopped)
-            assert run.count(WorkloadStopped) == 4
+            run.supervisor.activate(6)
+            await run.next(WorkloadStarted)
+            assert run.count(WorkloadStopped) == 5
 
     trio.run(main)
 
@@ -107,8 +111,18 @@ def test_p12_a_stop_during_a_start_ends_stopped(tmp_path: Path) -> None:
 
 def test_an_activation_during_a_stop_starts_after_the_stop_is_confirmed(tmp_path: Path) -> None:
     async def main() -> None:
-        slow = 'trap "sleep 0.2; echo down; exit" TERM; echo up $PAIR_AGENT_TERM; while :; do sleep 0.01; done'
-        async with running(workload(["sh", "-c", slow], tmp_path), tmp_path) as run:
+        slow = """
+import os, signal, time
+def end(*_):
+    time.sleep(0.2)
+    os.write(1, b"down\\n")
+    os._exit(0)
+signal.signal(signal.SIGTERM, end)
+os.write(1, f"up {os.environ['PAIR_AGENT_TERM']}\\n".encode())
+while True:
+    signal.pause()
+"""
+        async with running(workload(script(slow), tmp_path), tmp_path) as run:
             run.supervisor.activate(2)
             await run.next(WorkloadOutput)
             run.supervisor.deactivate()
@@ -270,8 +284,7 @@ def test_p4_a_killed_guardian_takes_its_workload_along_and_both_come_back(tmp_pa
             run.supervisor.activate(2)
             await until(lambda: len(lines(note)) == 3)
             old = family(note)
-            guardian = json.loads((tmp_path / "state" / "workload.pid").read_text())["guardian"]["pid"]
-            os.kill(guardian, signal.SIGKILL)
+            os.kill(run.guardian_pid(), signal.SIGKILL)
             restarted = await run.next(WorkloadRestarted)
             assert restarted.reason == "its guardian process ended unexpectedly"
             assert not any(is_alive(pid) for pid in old)
@@ -290,8 +303,7 @@ def test_a_stop_is_confirmed_although_the_guardian_dies_during_it(tmp_path: Path
             pid = run.supervisor.status.pid
             assert pid is not None
             run.supervisor.deactivate()
-            guardian = json.loads((tmp_path / "state" / "workload.pid").read_text())["guardian"]["pid"]
-            os.kill(guardian, signal.SIGKILL)
+            os.kill(run.guardian_pid(), signal.SIGKILL)
             await run.next(WorkloadStopped)
             assert not is_alive(pid)
             assert run.count(WorkloadStopped) == 1
