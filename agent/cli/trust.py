@@ -22,8 +22,9 @@ PASTE_BYTES_MAX = 262_144
 @click.argument("file", required=False, metavar="[FILE|-]")
 @click.option("--yes", is_flag=True, help="Do not ask; the fingerprint was compared before.")
 @click.option("--replace", is_flag=True, help="Trust this certificate only; the former file is kept as .bak.")
+@click.option("--forget-pair", is_flag=True, help="Let this node, its agent stopped, join another pair.")
 @config_option
-def trust(file: str | None, yes: bool, replace: bool, config_path: Path | None) -> None:
+def trust(file: str | None, yes: bool, replace: bool, forget_pair: bool, config_path: Path | None) -> None:
     """Trust the other node's certificate, as `pair-agent cert show` prints it there.
 
     Shows its fingerprint and asks. A further certificate is added beside the former one, so that certificates can be
@@ -34,11 +35,18 @@ def trust(file: str | None, yes: bool, replace: bool, config_path: Path | None) 
       pair-agent trust                  paste it, then an empty line
       pair-agent trust line-4-b.crt
       pair-agent trust - < line-4-b.crt --yes
+      pair-agent trust --forget-pair    nothing is pasted; the next peer makes a new pair
     """
     from agent.config.load import examine_config, find_config_path
     from agent.config.trusted import apply_trust, plan_trust
 
     examination = examine_config(find_config_path(config_path, os.environ), os.environ)
+    if forget_pair:
+        from agent.node.record_store import forget_pair as forget
+
+        was_paired = forget(examination.state_directory)
+        click.echo("This node belongs to no pair now." if was_paired else "This node belonged to no pair.")
+        return
     pasted_here = file in (None, "-") and _on_terminal()
     text = _read_paste() if pasted_here else _read_text(file or "-")
     change = plan_trust(examination, text, replace=replace)

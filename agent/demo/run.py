@@ -15,6 +15,7 @@ from agent.demo.premises import Premises, describe_kept
 from agent.demo.result import Result, judge
 from agent.demo.screen import Screen
 from agent.demo.story import Ask, DemoFailedError, Story
+from agent.platform.clock import boottime_ns
 
 WORKED = 0
 FAILED = 1
@@ -27,12 +28,14 @@ def run_demo(ask: Ask, screen: Screen, *, keep: bool) -> int:
     With `keep` a pair that worked is left running, and the folder of one that did not is left for a look. Raises
     PairAgentError with a sentence if the pair could not be made, or did not do what it should.
     """
+    began_ns = boottime_ns()
     with Interruption() as interruption, Premises(interruption) as premises:
         try:
             with screen:
                 pair = create_pair(premises.folder)
                 premises.agents = [DemoAgent(node) for node in pair.nodes]
-                result = _play(pair, premises, ask, screen, interruption, keep=keep)
+                story = Story(pair, premises.agents, ask, screen, interruption, began_ns=began_ns)
+                result = _play(story, pair, premises, screen, keep=keep)
         except InterruptedDemoError as error:
             click.echo("Interrupted: stopping both agents.", err=True)
             premises.clean_up()
@@ -53,10 +56,7 @@ def run_demo(ask: Ask, screen: Screen, *, keep: bool) -> int:
         return WORKED if result.worked else FAILED
 
 
-def _play(
-    pair: DemoPair, premises: Premises, ask: Ask, screen: Screen, interruption: Interruption, *, keep: bool
-) -> Result:
-    story = Story(pair, premises.agents, ask, screen, interruption)
+def _play(story: Story, pair: DemoPair, premises: Premises, screen: Screen, *, keep: bool) -> Result:
     fault = story.tell()
     if keep:
         premises.keep()

@@ -108,14 +108,21 @@ class Story:
     """Tells the whole story once; see the module."""
 
     def __init__(
-        self, pair: DemoPair, agents: Sequence[DemoAgent], ask: Ask, screen: Screen, interruption: Interruption
+        self,
+        pair: DemoPair,
+        agents: Sequence[DemoAgent],
+        ask: Ask,
+        screen: Screen,
+        interruption: Interruption,
+        *,
+        began_ns: int,
     ) -> None:
         self._pair = pair
         self._screen = screen
         self._interruption = interruption
         self._watches = [NodeWatch(agent, ask) for agent in agents]
         self._primary, self._backup = self._watches
-        self._deadline_ns = boottime_ns() + int(STORY_SECONDS_MAX * 1e9)
+        self._deadline_ns = began_ns + int(STORY_SECONDS_MAX * 1e9)
 
     def tell(self) -> Fault:
         """Goes through all of it. Raises DemoFailedError or InterruptedDemoError; the agents are left as they are."""
@@ -219,7 +226,7 @@ class Story:
                 return
             if boottime_ns() > self._deadline_ns:
                 raise DemoFailedError(
-                    f"The demo gave up after {STORY_SECONDS_MAX:.0f} s {doing}. {self._seen()} "
+                    f"The demo gave up after {STORY_SECONDS_MAX:.0f} s: {doing}. {self._seen()} "
                     "If this machine is very busy, try again when it is not."
                 )
             self._interruption.pause(POLL_INTERVAL_S)

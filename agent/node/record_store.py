@@ -7,6 +7,7 @@ a new node's: the node goes on without a term until the other node tells it one 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -14,6 +15,7 @@ import trio
 from agent.core.errors import StateError
 from agent.core.record import Record, after_damage, decode_record_untrusted, encode_record
 from agent.core.vocabulary import Mode
+from agent.platform.locks import DirectoryLock
 from agent.platform.state_file import SlotFile
 
 RECORD_FILE = "record"
@@ -66,3 +68,22 @@ class RecordStore:
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+
+def forget_pair(state_directory: Path) -> bool:
+    """Lets a node whose agent is stopped join another pair; returns whether it belonged to one. Its terms stay.
+
+    Raises StateError when the agent runs, or the record cannot be read or written.
+    """
+    path = state_directory / RECORD_FILE
+    if not path.exists():
+        return False
+    with DirectoryLock(state_directory):
+        file = SlotFile(path)
+        payload = file.read().payload
+        if payload is None:
+            raise StateError(f"the state file {path} cannot be read; start the agent once, which keeps a copy of it")
+        record = decode_record_untrusted(payload)
+        file.write(encode_record(replace(record, pair_id=b"", peer_name="", hold=False)))
+        file.close()
+    return record.paired

@@ -131,6 +131,8 @@ def test_a_close_with_unread_data_does_not_destroy_what_was_sent_last_on_a_real_
         listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 * 1024)
         near = await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1])
         near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * 1024 * 1024)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 2 * 1024 * 1024)
         client = client_stream(near, client_identity)
         server = server_stream(await listener.accept(), server_identity)
         await handshakes(client, server)

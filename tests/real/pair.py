@@ -277,9 +277,10 @@ stop_timeout = 2000
         for node in self.nodes[::-1]:
             node.stop()
 
-    def others(self, node: Node) -> list[Node]:
-        """Returns every node but `node`."""
-        return [each for each in self.nodes if each is not node]
+    def wait_other_active(self, node: Node) -> None:
+        """Waits until the node that is not `node` is active."""
+        other = self.backup if node is self.primary else self.primary
+        self.wait_for(lambda: other.status().get("role") == "active", f"{other.name} active")
 
     def overlap_ns(self) -> int:
         """Returns for how long two lives of the workload ran at once, summed; 0 is the promise."""

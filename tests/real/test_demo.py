@@ -19,7 +19,6 @@ import pytest
 from tests.real.pair import PROJECT
 
 WAIT_S = 90.0
-POLL_S = 0.02
 MARK = "DEMO_TEST_MARK"
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="interrupts by the signals of POSIX")

@@ -1,4 +1,4 @@
-"""A real pair in two network namespaces, and a wire that fails as networks do. Rows of FAULTS are named in the tests."""
+"""A real pair in two network namespaces, on a wire that fails as networks do; the names tell the rows of FAULTS."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.real.pair import Node, Pair, running_pair
+from tests.real.pair import Node, running_pair
 from tests.real.wire import Wire, a_wire
 
 pytestmark = pytest.mark.netns
@@ -75,7 +75,11 @@ def test_n5_flapping_link_changes_roles_a_bounded_number_of_times(wire: Wire, tm
         assert role_changes(pair.primary) <= 4
         assert role_changes(pair.backup) <= 24
         assert "takeover-damped" in codes(pair.backup)
-        pair.wait_in_order()
+        pair.wait_for(lambda: pair.backup.status()["link"]["state"] == "up", "the link")
+        assert [node.status()["role"] for node in pair.nodes] == ["active", "standby"]
+        assert "too many role changes" in " ".join(
+            pair.primary.status()["readiness"]["reasons"] + pair.backup.status()["readiness"]["reasons"]
+        )
 
 
 def test_n6_thirty_percent_loss_brings_no_takeover_at_default_timers(wire: Wire, tmp_path: Path) -> None:

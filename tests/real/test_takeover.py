@@ -199,14 +199,12 @@ def test_p4_random_kills_and_freezes_leave_one_active_and_never_two(pair: Pair) 
         fault = chance.choice(("kill", "kill", "freeze", "stop"))
         if fault == "freeze":
             victim.signal(signal.SIGSTOP)
-            pair.wait_for(
-                lambda: any(node.status().get("role") == "active" for node in pair.others(victim)), "a takeover"
-            )
+            pair.wait_other_active(victim)
             victim.signal(signal.SIGCONT)
         else:
             victim.kill() if fault == "kill" else victim.stop()
             if chance.random() < 0.7:
-                pair.wait_for(lambda: any(node.status().get("role") == "active" for node in pair.others(victim)), "one")
+                pair.wait_other_active(victim)
             victim.start()
         pair.wait_in_order()
         assert pair.overlap_ns() == 0, (fault, victim.name)

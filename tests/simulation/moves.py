@@ -5,12 +5,15 @@ A move is a tuple of its name and its arguments, so that a schedule can be print
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
 from agent.core import inputs as told
 from agent.core.role_table import Phase
-from tests.simulation.pair_model import BACKUP, NAMES, PRIMARY, SECOND, Last, Pair
+from tests.simulation.pair_model import Pair
+from tests.simulation.pair_time import freeze, partition, pass_time, wake
+from tests.simulation.pair_values import BACKUP, NAMES, PRIMARY, SECOND, Last
 
 Move = tuple[Any, ...]
 ORDERS = {
@@ -21,6 +24,7 @@ ORDERS = {
     "stop": told.StopOrdered(),
     "workload gave up": told.WorkloadGaveUp("it ends again and again"),
 }
+TOLD = {"deliver", "silence", "beacon", "frozen", "stopped", "caught up", "finished", "timer", "boot"}
 PARTITIONS = (frozenset({PRIMARY, BACKUP}), frozenset({PRIMARY}), frozenset({BACKUP}))
 
 
@@ -34,6 +38,8 @@ def urgent(pair: Pair) -> list[Move]:
             moves.append(("reap", at))
         if not node.awake:
             continue
+        if node.beacon is not None:
+            moves.append(("beacon", at))
         if node.frozen_untold:
             moves.append(("frozen", at))
         if node.stop_by is not None and pair.now >= node.stop_by:
@@ -76,7 +82,7 @@ def unhurried(pair: Pair) -> list[Move]:
         and backup.awake
         and backup.linked_before
         and backup.link is None
-        and pair.greeting() is None
+        and not pair.greets
     ):
         moves.append(("proven gone",))
     if pair.blocked:
@@ -139,6 +145,10 @@ def _fact(pair: Pair, name: str, at: int) -> None:
     elif name == "frozen":
         node.frozen_untold = False
         pair.tell(at, told.Frozen("this agent was frozen"))
+    elif name == "beacon":
+        beacon, node.beacon = node.beacon, None
+        assert beacon is not None
+        pair.tell(at, beacon)
     elif name == "stopped":
         node.running = node.stop_by = None
         pair.tell(at, told.WorkloadEnded())
@@ -161,25 +171,25 @@ def _reset(pair: Pair, number: int, *kept: int) -> None:
         end.inbox = (*end.inbox[:count], Last(told.LinkLoss.CLOSED))
 
 
-_ON_PAIR = {
+_ON_PAIR: dict[str, Callable[..., None]] = {
     "deliver": Pair.deliver,
     "silence": Pair.silence,
     "connect": Pair.connect,
     "boot": Pair.boot,
-    "wake": Pair.wake,
-    "heal": lambda pair: pair.partition(frozenset()),
+    "wake": wake,
+    "heal": lambda pair: partition(pair, frozenset()),
     "crash": Pair.crash,
     "power": lambda pair, at: pair.crash(at, power=True),
-    "freeze": Pair.freeze,
-    "partition": Pair.partition,
+    "freeze": freeze,
+    "partition": partition,
     "reset": _reset,
-    "time": Pair.pass_time,
+    "time": pass_time,
 }
 
 
 def told_of(move: Move) -> int | None:
     """Returns the node whose roles a move tells something."""
-    if move[0] in ("deliver", "silence", "frozen", "stopped", "caught up", "finished", "timer", "boot", *ORDERS):
+    if move[0] in TOLD or move[0] in ORDERS:
         return int(move[1])
     return BACKUP if move[0] == "proven gone" else None
 

@@ -116,6 +116,12 @@ def test_the_port_stays_open_while_a_guardian_is_still_killing(tmp_path: Path) -
         assert not is_alive(int((tmp_path / "pid").read_text()))
 
 
+def test_the_workload_gets_no_descriptor_of_agent_or_guardian(tmp_path: Path) -> None:
+    with agent(tmp_path, "sleep", "1000"):
+        pid = int((tmp_path / "pid").read_text())
+        assert sorted(os.listdir(f"/proc/{pid}/fd")) == ["0", "1", "2"]
+
+
 def test_p1_a_frozen_agents_workload_dies_when_the_lease_ends_and_not_before(tmp_path: Path) -> None:
     last_moment = tmp_path / "clock"
     with agent(tmp_path, *script(CLOCK_WRITER, str(last_moment)), lease_ms=400) as process:

@@ -89,7 +89,15 @@ def test_a_deactivation_is_answered_once_each_even_if_nothing_ran(tmp_path: Path
             await run.next(WorkloadStopped)
             run.supervisor.activate(6)
             await run.next(WorkloadStarted)
-            assert run.count(WorkloadStopped) == 5
+            run.supervisor.deactivate()
+            run.supervisor.deactivate()
+            await run.next(WorkloadStopped)
+            await run.next(WorkloadStopped)
+            run.supervisor.activate(8)
+            await run.next(WorkloadStarted)
+            run.supervisor.deactivate()
+            await run.next(WorkloadStopped)
+            assert run.count(WorkloadStopped) == 8
 
     trio.run(main)
 
