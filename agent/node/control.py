@@ -12,7 +12,7 @@ from typing import Any
 import trio
 
 from agent import __version__
-from agent.admin.control import Action, Answer
+from agent.admin.control import Action, Answer, Control
 from agent.admin.events import EventLog
 from agent.admin.verdict import PairView, readiness, redundancy, service_level
 from agent.config.model import Config, WorkloadKind
@@ -28,7 +28,7 @@ MILLISECONDS_PER_SECOND = 1000
 FRESH_HEARTBEATS = 2.5  # intervals after which a heartbeat is overdue
 
 
-class NodeControl:
+class NodeControl(Control):
     """Implements `agent.admin.control.Control` for one running node."""
 
     def __init__(self, config: Config, conductor: Conductor, events: EventLog, notices: list[str]) -> None:
@@ -91,7 +91,7 @@ class NodeControl:
             "damping_ms": view.damping_ms,
             "clock_difference_ms": link.clock_difference_ms,
             "overrides": dict(config.overrides),
-            "notices": list(self._notices),
+            "notices": [*self._notices, *([self._events.trouble] if self._events.trouble else [])],
         }
 
     def _view(self, now_ns: int) -> PairView:
@@ -176,7 +176,7 @@ class NodeControl:
         sentence = f"{len(answered)} of {count} heartbeats came back"
         if answered:
             sentence += f", {min(answered):.3f} to {max(answered):.3f} ms"
-        return Answer(len(answered) == count, sentence, {"round_trips_ms": round_trips_ms})
+        return Answer(True, sentence, {"round_trips_ms": round_trips_ms})
 
 
 def _iso(milliseconds: int) -> str:

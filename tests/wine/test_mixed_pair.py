@@ -17,6 +17,8 @@ pytestmark = pytest.mark.wine
 
 TIMEOUT_MS = 3_000  # a start of Windows' Python beside everything else takes a second under Wine
 
+START_SECONDS_MAX = 60.0
+
 
 @contextmanager
 def running(directory: Path, windows: WindowsPython, *, windows_is_primary: bool) -> Iterator[Pair]:
@@ -24,7 +26,11 @@ def running(directory: Path, windows: WindowsPython, *, windows_is_primary: bool
     make = (on_windows, LinuxNode) if windows_is_primary else (LinuxNode, on_windows)
     pair = Pair(directory, interval_ms=300, timeout_ms=TIMEOUT_MS, standby_ms=10_000, make=make)
     try:
-        pair.start()
+        # Windows' Python first, and until it answers: on a busy machine its start takes longer than everything after it.
+        for node in sorted(pair.nodes, key=lambda node: not isinstance(node, WindowsNode)):
+            node.start()
+            pair.wait_for(lambda node=node: bool(node.status()), f"{node.name} answering", START_SECONDS_MAX)
+        pair.wait_in_order()
         ran(pair, pair.primary, 1)
         yield pair
     finally:
