@@ -46,6 +46,7 @@ class EventCode(StrEnum):
     TAKEOVER_DAMPED = "takeover-damped", "A role change is held back because there were too many of late.", True
     MAINTENANCE_CHANGED = "maintenance-changed", "Maintenance was switched on or off."
     CLOCK_DIFFERENCE = "clock-difference", "The wall clocks of the two nodes differ too much to compare times.", True
+    VERSION_DIFFERENCE = "version-difference", "The two nodes run different versions of agent or workload.", True
     STATE_DAMAGED = "state-damaged", "A file of the state directory is damaged or from a newer version.", True
     ENVIRONMENT_OVERRIDE = "environment-override", "An environment variable overrides a key of agent.toml."
     CERTIFICATE_EXPIRING = "certificate-expiring", "A certificate has expired or soon will.", True

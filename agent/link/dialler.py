@@ -124,8 +124,7 @@ class Dialler:
             try:
                 tune_link_socket(connecting, KERNEL_TIMEOUT_MS)
                 await connecting.connect(address)
-                if connecting.getsockname() == connecting.getpeername():
-                    # TCP lets a socket connect to itself when its own port is the one it dials and nobody listens.
+                if _leads_to_itself(connecting):
                     raise ConnectionRefusedError
             except OSError as error:
                 connecting.close()
@@ -138,6 +137,14 @@ class Dialler:
                 return connecting
         other = [error for error in failures if not isinstance(error, ConnectionRefusedError)]
         raise other[0] if other else failures[0]
+
+
+def _leads_to_itself(connected: trio.socket.SocketType) -> bool:
+    """TCP lets a socket connect to itself when its own port is the one it dials and nobody listens."""
+    try:
+        return bool(connected.getsockname() == connected.getpeername())
+    except OSError as error:
+        raise ConnectionResetError("reset at once") from error  # there is no peer any more
 
 
 def _reason(error: BaseException) -> str:

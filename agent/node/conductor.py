@@ -134,7 +134,26 @@ class Conductor:
 
     def tell(self, fact: told.Input) -> None:
         """Queues a fact for the roles."""
+        if isinstance(fact, told.LinkOpened):
+            self._compare(fact.peer)
         self._queue(fact)
+
+    def _compare(self, peer: Hello) -> None:
+        """Tells of differences that decide nothing but matter to an operator."""
+        ahead_ms = peer.wall_clock_ms - wall_ms()
+        if abs(ahead_ms) > CLOCK_DIFFERENCE_MS_MAX:
+            sentence = (
+                f"the clock of {peer.name} is {abs(ahead_ms) / 1000:.1f} s {'ahead' if ahead_ms > 0 else 'behind'}"
+            )
+            self._events.append(EventCode.CLOCK_DIFFERENCE, f"{sentence}; roles do not depend on it", ahead_ms=ahead_ms)
+        versions = (
+            ("pair-agent", __version__, peer.agent_version),
+            ("the workload", self._config.workload.version, peer.workload_version),
+        )
+        for what, own, other in versions:
+            if own and other and own != other:
+                sentence = f"{what} is version {own} here and {other} on {peer.name}; install the same on both"
+                self._events.append(EventCode.VERSION_DIFFERENCE, sentence, own=own, other=other)
 
     def link_event(self, code: str, sentence: str) -> None:
         """See `agent.link.keeper.LinkOwner`."""

@@ -128,10 +128,9 @@ class _Node:
             for warning in validity_warnings(self._identity, datetime.now(UTC)):
                 self._note(EventCode.CERTIFICATE_EXPIRING, warning)
             if config.certificates.trust is not Trust.PINNED:
-                log.warning(
-                    'certificates.trust = "%s": whoever knows the pre-shared key can join this pair; '
-                    'set it to "pinned" and paste the certificates',
-                    config.certificates.trust.value,
+                self._notices.append(
+                    f'certificates.trust = "{config.certificates.trust.value}": whoever knows the pre-shared key can '
+                    'join this pair; set it to "pinned" and paste the certificates'
                 )
         for notice in self._notices:
             log.warning("%s", notice)

@@ -174,11 +174,15 @@ def test_no_folder_but_its_own_is_removed(tmp_path: Path) -> None:
     precious = tmp_path / "pair-agent-demo-not-really"
     precious.mkdir()
     (precious / "work.txt").write_text("a year of it")
-    for folder in (precious, tmp_path, tmp_path / "missing"):
+    renamed = tmp_path / "work"
+    renamed.mkdir()
+    (renamed / "demo.json").write_text('{"agents": []}')
+    for folder in (precious, renamed, tmp_path, tmp_path / "missing"):
         refused = run(["pair-agent", "demo", "--stop", str(folder)])
         assert refused.returncode == 1
         assert "nothing was changed" in refused.stderr
     assert (precious / "work.txt").exists()
+    assert renamed.exists()
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:

@@ -98,7 +98,8 @@ def faults(pair: Pair, kinds: frozenset[str]) -> list[Move]:
             moves.append(("crash", at))
         if node.powered and "power" in kinds:
             moves.append(("power", at))
-        if node.awake and "freeze" in kinds:
+        # Two freezes without time in between are one longer freeze.
+        if node.awake and "freeze" in kinds and node.woke_at != pair.now:
             moves.append(("freeze", at))
         if node.awake and node.roles and node.roles.phase is not Phase.STOPPED:
             for order in ORDERS:

@@ -40,9 +40,9 @@ from tests.simulation.pair_values import (
     record_key,
     relative,
     report_key,
+    roles_instants,
     roles_key,
     settings,
-    timers_key,
 )
 
 
@@ -52,7 +52,7 @@ class Pair:
     def __init__(self, records: tuple[Record, Record], policy: TimeoutPolicy = TimeoutPolicy.ACTIVATE) -> None:
         self.policy = policy
         self.now = 0
-        self.nodes = [Node(disk=record) for record in records]
+        self.nodes = [Node(disk=record, disk_key=record_key(record)) for record in records]
         self.connections: dict[int, Connection] = {}
         self.connections_made = 0
         self.blocked: frozenset[int] = frozenset()  # who cannot be heard
@@ -92,13 +92,13 @@ class Pair:
         if limit is not None:
             self.crash(at)
         else:
-            node.roles_key = roles_key(node.roles)
+            node.roles_key, node.roles_instants = roles_key(node.roles), roles_instants(node.roles)
 
     def _carry_out(self, at: int, effect: do.Effect) -> None:
         node = self.nodes[at]
         match effect:
             case do.Store():
-                node.disk = effect.record
+                node.disk, node.disk_key = effect.record, record_key(effect.record)
             case do.Publish():
                 end = None if node.link is None else self.connections[node.link].ends[at]
                 if end is not None and end.said != effect.report:
@@ -255,7 +255,7 @@ class Pair:
     def crash(self, at: int, *, power: bool = False) -> None:
         """Kills the agent; its workload follows, at once only if the power is gone."""
         node = self.nodes[at]
-        node.roles, node.roles_key = None, ()
+        node.roles, node.roles_key, node.roles_instants = None, (), ()
         for number in list(self.connections):
             connection = self.connections[number]
             end, other = connection.ends[at], connection.ends[1 - at]
@@ -293,8 +293,9 @@ class Pair:
                 relative(node.heard_at, now),
                 None if node.beacon is None else (node.beacon.active, node.beacon.hears),
                 node.roles_key,
-                timers_key(node.roles, now),
-                record_key(node.disk),
+                tuple([relative(each, now) for each in node.roles_instants]),
+                node.disk_key,
+                node.woke_at == now,
             )
             for node in self.nodes
         ]

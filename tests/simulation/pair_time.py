@@ -23,7 +23,7 @@ def wake(pair: Pair, at: int) -> None:
     assert node.frozen_since is not None
     if pair.now - node.frozen_since > FENCE_S:
         node.frozen_untold = True
-    node.frozen_since = node.fence_at = None
+    node.frozen_since, node.fence_at, node.woke_at = None, None, pair.now
     for connection in pair.connections.values():
         end = connection.ends[at]
         if end.silent_at is not None and end.silent_at <= pair.now:

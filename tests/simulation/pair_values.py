@@ -92,7 +92,10 @@ class Node:
     keys: int | None = None  # the connection that its beacons belong to
     heard_at: int = -TAKEOVER_S  # when a beacon came last
     beacon: told.PeerHeard | None = None  # on its way to this node
+    woke_at: int | None = None
     roles_key: Key = ()
+    roles_instants: tuple[int | None, ...] = ()
+    disk_key: Key = ()
 
     @property
     def awake(self) -> bool:
@@ -167,26 +170,22 @@ def item_key(item: Item) -> Key:
 
 def roles_key(roles: Roles) -> Key:
     """Returns what matters of a role machine apart from its timers; a field that is new there matters."""
-    return tuple(
-        [
-            _value_key(value)
-            for name, value in roles.__dict__.items()
-            if name not in IRRELEVANT and not name.endswith("_ns")
-        ]
-    )
+    if not _LASTING:
+        _LASTING[:] = [name for name in vars(roles) if name not in IRRELEVANT and not name.endswith("_ns")]
+    known = vars(roles)
+    return tuple([_value_key(known[name]) for name in _LASTING])
 
 
-def timers_key(roles: Roles | None, now: int) -> Key:
-    """Returns the instants that a role machine knows, relative to now."""
-    if roles is None:
-        return ()
-    return tuple(
-        [
-            None if value is None else max(FORGOTTEN_S, value // SECOND - now)
-            for name, value in roles.__dict__.items()
-            if name.endswith("_ns") and name not in IRRELEVANT
-        ]
-    )
+def roles_instants(roles: Roles) -> tuple[int | None, ...]:
+    """Returns the instants that a role machine knows, in seconds."""
+    if not _INSTANTS:
+        _INSTANTS[:] = [name for name in vars(roles) if name not in IRRELEVANT and name.endswith("_ns")]
+    known = vars(roles)
+    return tuple([None if known[name] is None else known[name] // SECOND for name in _INSTANTS])
+
+
+_LASTING: list[str] = []  # names of fields, found once
+_INSTANTS: list[str] = []
 
 
 def _value_key(value: Any) -> Any:

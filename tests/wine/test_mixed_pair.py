@@ -26,7 +26,7 @@ def running(directory: Path, windows: WindowsPython, *, windows_is_primary: bool
     make = (on_windows, LinuxNode) if windows_is_primary else (LinuxNode, on_windows)
     pair = Pair(directory, interval_ms=300, timeout_ms=TIMEOUT_MS, standby_ms=10_000, make=make)
     try:
-        # Windows' Python first, and until it answers: on a busy machine its start takes longer than everything after it.
+        # Windows first, and until it answers: on a busy machine its start takes longer than everything after it.
         for node in sorted(pair.nodes, key=lambda node: not isinstance(node, WindowsNode)):
             node.start()
             pair.wait_for(lambda node=node: bool(node.status()), f"{node.name} answering", START_SECONDS_MAX)
