@@ -7,10 +7,10 @@ Theory of operation
 1. Between touching the buffers and awaiting nothing else may run, so every method computes first, then awaits one
    thing, then looks again. trio switches tasks only at an await.
 2. One task may send and one may receive at the same time; a second one gets `trio.BusyResourceError`. Sending needs
-   only the transport's sending half. Receiving needs the receiving half, and, rarely, the sending half too: TLS 1.3
-   has no renegotiation, but the other end may ask for new keys, and decrypting then leaves an answer to be sent. The
-   sending half therefore has a lock; whoever holds it sends everything that the buffers hold, in order, before it
-   lets go. Records must reach the wire in the order in which they were made, for each carries an implicit number.
+   only the transport's sending half. Receiving rarely needs it too: TLS 1.3 has no renegotiation, but the other end may
+   ask for new keys, and decrypting then leaves answers to be sent, which would pile up if nobody sent any data. The
+   sending half therefore has a lock; whoever holds it sends everything that the buffers hold before it lets go.
+   Records must reach the wire in the order in which they were made, for each has an implicit number.
 3. A send that was interrupted has left half a record on the wire: nothing can be sent any more
    (`trio.BrokenResourceError`), but receiving goes on, because what is still to be read often says why. An interrupted
    receive loses nothing.
@@ -154,7 +154,7 @@ class TlsStream(trio.abc.Stream):
             await trio.lowlevel.checkpoint_if_cancelled()
             waited = False
             while True:
-                # The answer to what was decrypted last goes out first: once data is decrypted nothing may interrupt.
+                # Before decrypting, because once data is decrypted nothing may interrupt: it would be lost.
                 waited = await self._answer() or waited
                 try:
                     data = self._buffers.decrypt(bytes_max)
@@ -165,7 +165,6 @@ class TlsStream(trio.abc.Stream):
                     if not waited:
                         await trio.lowlevel.cancel_shielded_checkpoint()
                     return data
-                waited = await self._answer() or waited
                 records = await self._transport.receive_some(RECEIVE_BYTES)
                 waited = True
                 self._check_open()
@@ -279,12 +278,13 @@ class TlsStream(trio.abc.Stream):
             await self._transport.send_all(records)
 
     async def _answer(self) -> bool:
-        """Sends what decrypting left to be sent, if anything; returns whether it waited."""
+        """Sends what earlier decrypting left to be sent, if anything; returns whether it waited."""
         if not self._buffers.has_records or self._sending_half.broken:
             return False
         with contextlib.suppress(trio.BrokenResourceError):
             async with self._sending_half:
                 await self._send_records()
+        self._check_open()
         return True
 
     async def _send_farewell(self) -> None:

@@ -100,7 +100,9 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(names)}; without one: all")
     parser.add_argument("--trials", type=int, help="how many trials of each; at least 1")
-    parser.add_argument("--quick", action="store_true", help="the fewest trials: shows that it runs, its figures do not count")
+    parser.add_argument(
+        "--quick", action="store_true", help="the fewest trials: shows that it runs, its figures do not count"
+    )
     chosen = parser.parse_args(arguments)
     if unknown := set(chosen.names) - set(names):
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(names)}")

@@ -46,9 +46,7 @@ def measure(directory: Path, seconds: int) -> list[Row]:
 
 def of_product(directory: Path, stamp: Path, seconds: int) -> list[Row]:
     """Returns the rows of the pair."""
-    measured = MeasuredPair(
-        directory, interval_ms=INTERVAL_MS, timeout_ms=TIMEOUT_MS, workload=[str(stamp), "stamps"]
-    )
+    measured = MeasuredPair(directory, interval_ms=INTERVAL_MS, timeout_ms=TIMEOUT_MS, workload=[str(stamp), "stamps"])
     with contextlib.closing(measured):
         measured.start_in_order()
         before = troubles(measured)

@@ -1,24 +1,23 @@
 """Two network namespaces behind a switch in a third, and faults whose instant is known exactly.
 
 A cable that is cut silently: the switch's port leaves its bridge, so both nodes keep their carrier and frames vanish.
-That is one ioctl, not a program that would have to be started first. Linux, root.
+That is one ioctl, not a program that would have to be started first; and it is the kernel that carries the packets, so
+that they cost the nodes what they cost in life. Linux, root.
 """
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import itertools
 import os
-import socket
 import struct
 import subprocess
-import threading
 import time
+
+from tests.real.wire import socket_in
 
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
 
-_CLONE_NEWNET = 0x40000000  # <linux/sched.h>
 _SIOCGIFINDEX, _SIOCBRADDIF, _SIOCBRDELIF = 0x8933, 0x89A2, 0x89A3  # <linux/sockios.h>
 _numbers = itertools.count(1)
 
@@ -40,7 +39,7 @@ class Network:
         except BaseException:
             self._remove()
             raise
-        self._control = _socket_in(self._switch_name)
+        self._control = socket_in(self._switch_name)
 
     def prefix(self, node: int) -> list[str]:
         """Returns the command that another one is started through to run on that node."""
@@ -88,22 +87,3 @@ class Network:
 
 def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, stdout=subprocess.DEVNULL)
-
-
-def _socket_in(namespace: str) -> socket.socket:
-    """Returns a datagram socket of a namespace: a thread goes there and makes it, and this one stays where it is."""
-    made: list[socket.socket | OSError] = []
-
-    def go_and_make() -> None:
-        with open(f"/run/netns/{namespace}") as file:
-            if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), _CLONE_NEWNET) != 0:
-                made.append(OSError(ctypes.get_errno(), f"setns to {namespace}"))
-            else:
-                made.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-
-    thread = threading.Thread(target=go_and_make)
-    thread.start()
-    thread.join()
-    if isinstance(made[0], OSError):
-        raise made[0]
-    return made[0]

@@ -13,6 +13,7 @@ import signal
 import struct
 import time
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -67,9 +68,7 @@ def hurt(measured: MeasuredPair, trials: int) -> None:
         before = measured.tail(backup).count("workload-started")
         time.sleep(random.uniform(0, 0.1))
         primary.signal(signal.SIGKILL if fault == "kill" else signal.SIGSTOP)
-        wait_for(
-            lambda before=before: measured.tail(backup).count("workload-started") > before, f"a takeover after a {fault}"
-        )
+        wait_for(partial(_started_since, measured, before), f"a takeover after a {fault}")
         takeovers += 1
         if fault == "freeze":
             time.sleep(random.uniform(0, FREEZE_S_MAX))
@@ -78,6 +77,10 @@ def hurt(measured: MeasuredPair, trials: int) -> None:
         if primary.process is not None and primary.process.poll() is not None:
             measured.start(primary)
         measured.wait_in_order()
+
+
+def _started_since(measured: MeasuredPair, before: int) -> bool:
+    return measured.tail(measured.backup).count("workload-started") > before
 
 
 def lives(folder: Path) -> list[Life]:

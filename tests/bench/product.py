@@ -95,7 +95,7 @@ class MeasuredPair:
             timeout_ms=timeout_ms,
             workload=workload,
             host=ADDRESSES[0] if network else "127.0.0.1",
-            prefixes=(network.prefix(0), network.prefix(1)) if network else ((), ()),
+            namespaces=network.names if network else ("", ""),
         )
         self.primary, self.backup = self.pair.nodes
         self.tails = {node.name: EventTail(node.directory / "state" / "events.jsonl") for node in self.pair.nodes}

@@ -61,7 +61,9 @@ def entry_ms(measured: MeasuredPair) -> float:
     tail = measured.tail(measured.backup)
     measured.start(measured.backup)
     wait_for(lambda: tail.last("link-up") is not None, "the link")
-    dialled, linked = (next(event for event in tail.read() if event["code"] == code) for code in ("role-changed", "link-up"))
+    dialled, linked = (
+        next(event for event in tail.read() if event["code"] == code) for code in ("role-changed", "link-up")
+    )
     return (when(linked["time"]) - when(dialled["time"])) * 1000
 
 

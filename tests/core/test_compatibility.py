@@ -82,3 +82,10 @@ def test_a_pair_keeps_its_identity_and_a_new_one_gets_it_from_both_nonces() -> N
     assert pair_id_of(PRIMARY, BACKUP, digest) == digest[:16]
     paired = replace(PRIMARY, pair_id=b"i" * 16)
     assert pair_id_of(paired, BACKUP, digest) == pair_id_of(BACKUP, paired, digest) == b"i" * 16
+
+
+def test_timers_wrong_both_ways_give_one_sentence_on_both_sides() -> None:
+    primary, backup = replace(PRIMARY, interval_ms=6000), replace(BACKUP, interval_ms=7000)
+    refused = contradiction(primary, backup)
+    assert refused is not None
+    assert refused == contradiction(backup, primary)

@@ -172,6 +172,7 @@ HOSTILE = {
     "as many maps as a frame holds": b"\x92\x63\x81\xa1x" + (b"\xdc\x00\x40" + b"\x80" * 63) * 900,
     "an array said to hold 2^32-1": b"\xdd\xff\xff\xff\xff",
     "a map said to hold 2^32-1": b"\xdf\xff\xff\xff\xff",
+    "an array with too many entries": msgpack.packb([99, {"x": [0] * (ENTRIES_MAX + 1)}]),
     "a map with too many entries": msgpack.packb([99, {str(n): n for n in range(ENTRIES_MAX + 1)}]),
     "a text said to hold 2^32-1": b"\x92\x63\x81\xa1x\xdb\xff\xff\xff\xff",
     "bytes said to hold 2^32-1": b"\x92\x63\x81\xa1x\xc6\xff\xff\xff\xff",

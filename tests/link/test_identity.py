@@ -135,7 +135,7 @@ def test_an_identity_is_loaded_and_never_shows_its_key(own: Signed, remote: Sign
 
 
 def test_a_key_of_another_certificate_is_refused(own: Signed, remote: Signed) -> None:
-    with pytest.raises(CredentialError, match=r"own_key \(certs/own.key\): this key does not belong"):
+    with pytest.raises(CredentialError, match=r"own_key \(certs.own\.key\): this key does not belong"):
         load_identity(configured(own, remote, key=remote))
 
 

@@ -244,10 +244,10 @@ async def handshakes_with(client: RawEnd, server: TlsStream) -> None:
         await client.do_handshake()
 
 
-async def exchange_with_server(context: SSL.Context) -> tuple[TlsStream, RawEnd]:
+async def exchange_with_server(context: SSL.Context, identity: Identity) -> tuple[TlsStream, RawEnd]:
     """Returns both ends after one message of the server has been read, session tickets before it included."""
     near, far = trio.testing.memory_stream_pair()
-    client, server = RawEnd(near, context), server_stream(far, good_pair()[1])
+    client, server = RawEnd(near, context), server_stream(far, identity)
     await handshakes_with(client, server)
     await server.send_all(b"x")
     assert await client.receive() == b"x"

@@ -76,14 +76,7 @@ def unhurried(pair: Pair) -> list[Move]:
         if node.frozen_since is not None:
             moves.append(("wake", at))
     gone = primary.powered and primary.roles is None and primary.running is None
-    if (
-        gone
-        and not pair.blocked
-        and backup.awake
-        and backup.linked_before
-        and backup.link is None
-        and not pair.greets
-    ):
+    if gone and not pair.blocked and backup.awake and backup.linked_before and backup.link is None and not pair.greets:
         moves.append(("proven gone",))
     if pair.blocked:
         moves.append(("heal",))

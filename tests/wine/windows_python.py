@@ -115,6 +115,4 @@ class WindowsPython:
         environment = wine_environment(self._root)
         environment["PYTHONPATH"] = windows_path(PROJECT)
         environment["PYTHONUTF8"] = "1"
-        if "CI" in os.environ:
-            environment["CI"] = os.environ["CI"]
         return environment | dict(extra or {})
