@@ -53,8 +53,3 @@ class FrameDecoder:
                 yield payload
         finally:
             del self._buffer[:start]
-
-    @property
-    def mid_frame(self) -> bool:
-        """True while a frame has begun and not ended: an end of stream now is a truncation."""
-        return bool(self._buffer)

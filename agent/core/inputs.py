@@ -69,6 +69,11 @@ class PeerHeard:
 
 
 @dataclass(frozen=True)
+class ContactMade:
+    """A connection with the peer is authenticated and this node's hello sent; a link or a refusal follows soon."""
+
+
+@dataclass(frozen=True)
 class ContactRefused:
     """A connection was made but could not become the link: somebody lives there."""
 
@@ -153,6 +158,7 @@ Input: TypeAlias = (
     | LinkLost
     | PeerProvenGone
     | PeerHeard
+    | ContactMade
     | ContactRefused
     | WorkloadChanged
     | WorkloadEnded

@@ -53,6 +53,8 @@ class Roles(Handover):
                     )
             case told.PeerHeard():
                 self._peer_heard(fact, now_ns)
+            case told.ContactMade():
+                self._contact_made(now_ns)
             case told.ContactRefused():
                 self._contact_refused(fact.sentence, now_ns)
             case told.WorkloadChanged():

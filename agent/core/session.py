@@ -12,10 +12,10 @@ before OPEN; after CLOSED nothing is sent and no event follows the Ended one.
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 from hashlib import sha256
-from typing import TypeAlias
 
 from agent.core.compatibility import (
     PROTOCOL_VERSION_MAX,
@@ -46,7 +46,29 @@ from agent.core.messages import (
     decode_untrusted,
     encode,
 )
+from agent.core.session_events import (
+    Asked,
+    EndCause,
+    Ended,
+    Opened,
+    PeerReported,
+    ProbeReturned,
+    SessionEvent,
+)
 from agent.core.vocabulary import NANOSECONDS_PER_MILLISECOND, Mode
+
+__all__ = [
+    "Asked",
+    "Credentials",
+    "EndCause",
+    "Ended",
+    "Opened",
+    "PeerReported",
+    "ProbeReturned",
+    "Session",
+    "SessionEvent",
+    "State",
+]
 
 GREETING_NS = 5_000_000_000  # from the end of the TLS handshake until both hellos are exchanged
 STALL_MIN_NS = 5_000_000  # a timer later than this was late by our own fault
@@ -62,60 +84,6 @@ class State(Enum):
     GREETING = "greeting"
     OPEN = "open"
     CLOSED = "closed"
-
-
-class EndCause(Enum):
-    """Why a session ended."""
-
-    GOODBYE = "goodbye"  # the peer stopped in good order
-    REFUSED_BY_PEER = "refused by the other node"
-    REFUSED_HERE = "refused here"
-    SILENCE = "silence"
-    FAULT = "fault"  # the peer broke the protocol
-    CLOSED = "closed"  # end of stream or reset without a word
-    LEFT = "left"  # ended on purpose from here
-
-
-@dataclass(frozen=True)
-class Opened:
-    """Both hellos are exchanged and fit."""
-
-    peer: Hello
-    pair_id: bytes
-    clock_difference_ms: int  # the peer's wall clock minus ours, uncertain by the round-trip time
-
-
-@dataclass(frozen=True)
-class PeerReported:
-    """The peer's report arrived and differs from the last one."""
-
-    report: Report
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A message for the roles arrived."""
-
-    message: Invite | Request | Release | Refusal
-
-
-@dataclass(frozen=True)
-class ProbeReturned:
-    """A probe came back."""
-
-    round_trip_ns: int
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The session is over; `sentence` says why, in words for an operator."""
-
-    cause: EndCause
-    code: str
-    sentence: str
-
-
-SessionEvent: TypeAlias = Opened | PeerReported | Asked | ProbeReturned | Ended
 
 
 @dataclass(frozen=True)
@@ -141,8 +109,17 @@ class Credentials:
 class Session:
     """The protocol on one authenticated connection; see the module."""
 
-    def __init__(self, hello: Hello, credentials: Credentials, now_ns: int) -> None:
+    def __init__(
+        self,
+        hello: Hello,
+        credentials: Credentials,
+        now_ns: int,
+        current_report: Callable[[], Report] | None = None,
+    ) -> None:
+        """`hello` is sent when the peer has authenticated, with what `current_report` says then: a decision that is
+        made already but not yet stored must not be missing in it, because the peer acts on it."""
         self._hello = hello
+        self._current_report = current_report or (lambda: hello.report)
         self._credentials = credentials
         self._decoder = FrameDecoder()
         self._outgoing = bytearray()
@@ -171,6 +148,11 @@ class Session:
                 proof=credentials.proof(by_dialler=credentials.dialled),
             )
         )
+
+    @property
+    def dialled(self) -> bool:
+        """Whether this side opened the connection."""
+        return self._credentials.dialled
 
     @property
     def state(self) -> State:
@@ -304,7 +286,8 @@ class Session:
                 sentence = "one node has no pre_shared_key in [security] and the other has one; set the same on both"
             return [self._refuse(EndCause.REFUSED_HERE, CloseCode.PRE_SHARED_KEY.value, sentence)]
         self._state = State.GREETING
-        self._hello = replace(self._hello, report=self._report, wall_clock_ms=self._wall_ms(now_ns))
+        self._hello = replace(self._hello, report=self._current_report(), wall_clock_ms=self._wall_ms(now_ns))
+        self._report = self._hello.report
         self._send(self._hello)
         return []
 

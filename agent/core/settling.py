@@ -14,6 +14,7 @@ from agent.core.agreement import agreed_record
 from agent.core.messages import Release, Report, Request
 from agent.core.role_ground import Intent, RoleGround
 from agent.core.role_table import Cause, Phase
+from agent.core.session import GREETING_NS
 from agent.core.vocabulary import Mode, Role
 
 
@@ -111,12 +112,17 @@ class Settling(RoleGround):
 
     def _wait_for_rival(self, now_ns: int) -> None:
         self._explain("the other node is active, as its beacons say, but packets are lost; waiting for the link")
-        self._act_at_ns = now_ns + self._patience_ns
+        self._act_at_ns = max(self._act_at_ns or 0, now_ns + self._patience_ns)
 
     @property
     def _patience_ns(self) -> int:
         """For how long a node on standby waits for a link that was lost without silence."""
         return self._settings.takeover_ns if self._settings.mode is Mode.PRIMARY else self._settings.contact_ns
+
+    def _contact_made(self, now_ns: int) -> None:
+        """The peer may act on this node's hello before its own arrives: until then nothing is done by the clock."""
+        if self.phase in (Phase.STANDBY, Phase.AWAITING_PEER) and self._act_at_ns is not None:
+            self._act_at_ns = max(self._act_at_ns, now_ns + GREETING_NS)
 
     def _contact_refused(self, sentence: str, now_ns: int) -> None:
         if self.phase is Phase.STANDBY and self.peer is None:

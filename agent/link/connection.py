@@ -4,8 +4,8 @@ Three tasks: a reader, a timer and the only writer. The reader never waits for t
 cannot keep this node from hearing it. Knows nothing of roles: what the session says is handed to `on_event` in order,
 in the trio thread, and must not block.
 
-Invariants: `on_event` is told of exactly one Ended, last, unless the connection was dropped; `on_sent` is told only
-times before bytes that the operating system took, because the workload's lease rests on them.
+Invariants: `on_event` is told of an Ended at most once, last, and not if this side ended the connection; `on_sent` is
+told only times before bytes that the operating system took, because the workload's lease rests on them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from agent.core.beacon import BeaconKeys
 from agent.core.compatibility import CloseCode
 from agent.core.errors import PeerError
 from agent.core.messages import Invite, Refusal, Release, Report, Request
-from agent.core.session import Ended, Opened, ProbeReturned, Session, SessionEvent
+from agent.core.session import Ended, Opened, ProbeReturned, Session, SessionEvent, State
 from agent.platform.clock import boottime_ns, wall_ms
 
 RECEIVE_BYTES = 64 * 1024
@@ -30,8 +30,10 @@ NANOSECONDS_PER_SECOND = 1_000_000_000
 
 @dataclass(frozen=True)
 class Watchers:
-    """Whom a connection tells: every session event, and the time before each write that went out."""
+    """Whom a connection tells: that the peer is authenticated and this node's hello on its way, every session event,
+    and the time before each write that went out."""
 
+    on_met: Callable[[], None]
     on_event: Callable[[Connection, SessionEvent], None]
     on_sent: Callable[[Connection, int], None]
 
@@ -55,11 +57,11 @@ class Connection:
         self._parted = trio.Event()  # nothing more will be said
         self._drained = trio.Event()  # everything that was said is with the operating system
         self._echoes = trio.open_memory_channel[int](0)[0]
+        self._met = False
         self._dropped = False
         self.session = session
         self.address = address
         self.beacon_keys = beacon_keys  # for when this connection is the link and then no more
-        self.opened_ns = boottime_ns()
         self.closed = trio.Event()
 
     async def run(self) -> None:
@@ -127,6 +129,9 @@ class Connection:
             self._ring_writer.send_nowait(None)
 
     def _dispatch(self, events: Sequence[SessionEvent]) -> None:
+        if not self._met and self.session.state in (State.GREETING, State.OPEN):
+            self._met = True
+            self._watchers.on_met()
         for event in events:
             if isinstance(event, ProbeReturned):
                 with suppress(trio.WouldBlock, trio.BrokenResourceError):

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from agent.core import inputs as told
 from agent.core.compatibility import CloseCode
-from agent.core.messages import Hello
+from agent.core.messages import Hello, Report
 from agent.core.session import (
     Asked,
     Credentials,
@@ -41,7 +41,6 @@ LOSSES = {
     EndCause.REFUSED_HERE: told.LinkLoss.REFUSED,
     EndCause.FAULT: told.LinkLoss.CLOSED,
     EndCause.CLOSED: told.LinkLoss.CLOSED,
-    EndCause.LEFT: told.LinkLoss.CLOSED,
 }
 LOSSES_BY_CODE = {CloseCode.SILENCE.value: told.LinkLoss.CLOSED}  # it will take the link again at once
 
@@ -52,11 +51,17 @@ class LinkOwner(Protocol):
     def hello(self) -> Hello:
         """Returns what this node says of itself on a new connection."""
 
+    def report(self) -> Report:
+        """Returns what this node is at this instant, decisions that are not stored yet included."""
+
     def pre_shared_key(self) -> bytes:
         """Returns the configured key, or nothing."""
 
     def tell(self, fact: told.Input) -> None:
         """Takes an input for the roles."""
+
+    def overrun(self) -> bool:
+        """Returns whether more facts wait than a correct peer could bring about."""
 
     def link_event(self, code: str, sentence: str) -> None:
         """Takes an event for the log."""
@@ -84,9 +89,11 @@ class LinkKeeper:
         self._owner = owner
         self._beacons = beacons
         self._link: Connection | None = None
+        self._running: set[Connection] = set()
         self._last_error = ""
         self._last_address = ""
         self.linked_before = False  # in this run of the agent
+        self.linked_at_ns: int | None = None  # when the present link came up
 
     @property
     def link(self) -> Connection | None:
@@ -101,7 +108,7 @@ class LinkKeeper:
             return LinkStatus(False, self._last_address, None, None, self._last_error, None)
         session = link.session
         return LinkStatus(
-            True, link.address, session.round_trip_ns, link.opened_ns, self._last_error, session.clock_difference_ms
+            True, link.address, session.round_trip_ns, self.linked_at_ns, self._last_error, session.clock_difference_ms
         )
 
     def note_failure(self, sentence: str) -> None:
@@ -115,20 +122,33 @@ class LinkKeeper:
         credentials = Credentials(
             self._owner.pre_shared_key(), stream.export_keying_material(EXPORTER_LABEL, EXPORTER_BYTES), dialled
         )
-        session = Session(self._owner.hello(), credentials, boottime_ns())
+        session = Session(self._owner.hello(), credentials, boottime_ns(), self._owner.report)
         session.handle_timer(boottime_ns(), wall_ms())
-        watchers, keys = Watchers(self._on_event, self._on_sent), beacon_keys(stream, dialled=dialled)
+        watchers, keys = Watchers(self._on_met, self._on_event, self._on_sent), beacon_keys(stream, dialled=dialled)
         connection = Connection(stream, session, watchers, address, keys)
-        await connection.run()
+        self._running.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self._running.discard(connection)
         return session.peer is not None
+
+    def publish(self, report: Report) -> None:
+        """Tells every peer, also one whose hello is still awaited, what this node is now."""
+        for connection in self._running:
+            connection.publish(report)
 
     def drop(self, sentence: str) -> None:
         """Closes the link without a word and without telling the roles, who ordered it."""
-        link, self._link = self._link, None
+        link, self._link, self.linked_at_ns = self._link, None, None
         if link is not None:
+            self._beacons.hurry()
             self._last_error = sentence
             self._owner.link_event("link-down", f"the link was dropped here: {sentence}")
             link.drop()
+
+    def _on_met(self) -> None:
+        self._owner.tell(told.ContactMade())
 
     def _on_sent(self, connection: Connection, before_ns: int) -> None:
         if connection is self._link:
@@ -141,6 +161,10 @@ class LinkKeeper:
             self._never_linked(connection, event)
         elif connection is not self._link:
             return  # its place was taken
+        elif isinstance(event, PeerReported | Asked) and self._owner.overrun():
+            # A correct peer sends one of these a heartbeat at most; memory is not to hang on its correctness.
+            connection.leave(CloseCode.PROTOCOL, "more messages than can be handled")
+            self._lost(connection, Ended(EndCause.FAULT, CloseCode.PROTOCOL.value, "the other node sent too much"))
         elif isinstance(event, PeerReported):
             self._owner.tell(told.PeerReported(event.report))
         elif isinstance(event, Asked):
@@ -156,6 +180,7 @@ class LinkKeeper:
             connection.leave(CloseCode.DUPLICATE, sentence)
             return
         self._link, self._last_address, self.linked_before = connection, connection.address, True
+        self.linked_at_ns = boottime_ns()
         self._last_error = ""
         self._beacons.begin(connection.beacon_keys)
         if present is not None:
@@ -164,7 +189,7 @@ class LinkKeeper:
         self._owner.tell(told.LinkOpened(event.peer, event.pair_id))
 
     def _lost(self, connection: Connection, event: Ended) -> None:
-        self._link = None
+        self._link = self.linked_at_ns = None
         self._beacons.hurry()
         self._last_error = event.sentence
         loss = LOSSES[event.cause]
@@ -176,7 +201,8 @@ class LinkKeeper:
     def _never_linked(self, connection: Connection, event: Ended) -> None:
         if event.cause in (EndCause.REFUSED_BY_PEER, EndCause.REFUSED_HERE, EndCause.FAULT):
             self.note_failure(event.sentence)
-            self._owner.tell(told.ContactRefused(event.sentence))
+            if connection.session.dialled:  # who was dialled lives; whoever dialled may be anybody
+                self._owner.tell(told.ContactRefused(event.sentence))
 
 
 def _wins(newcomer: Session, present: Session) -> bool:

@@ -20,7 +20,7 @@ from agent.admin.events import EventLog
 from agent.config.model import Config
 from agent.core import effects as do
 from agent.core import inputs as told
-from agent.core.messages import TOKEN_BYTES, Hello
+from agent.core.messages import TOKEN_BYTES, Hello, Report
 from agent.core.record import Record
 from agent.core.role_table import Phase
 from agent.core.roles import Roles, RoleSettings
@@ -46,6 +46,7 @@ log = logging.getLogger("agent.node")
 NANOSECONDS_PER_SECOND = 1_000_000_000
 IDLE_S = 3600.0
 CLOCK_DIFFERENCE_MS_MAX = 2_000
+FACTS_WAITING_MAX = 256  # before messages of the peer are no longer taken
 LINK_FACTS = (told.LinkOpened, told.LinkLost, told.PeerReported, told.PeerAsked)
 LEASED_PHASES = (Phase.ACTIVE, Phase.STEPPING_DOWN, Phase.FINISHING)
 
@@ -96,8 +97,7 @@ class Conductor:
     @property
     def linked_since_ns(self) -> int | None:
         """See `agent.node.pulse.Ground`."""
-        link = self.keeper.link
-        return None if link is None else link.opened_ns
+        return self.keeper.linked_at_ns
 
     @property
     def leased(self) -> bool:
@@ -128,6 +128,10 @@ class Conductor:
             report=self.roles.report,
         )
 
+    def report(self) -> Report:
+        """See `agent.link.keeper.LinkOwner`."""
+        return self.roles.report
+
     def pre_shared_key(self) -> bytes:
         """See `agent.link.keeper.LinkOwner`."""
         return (self._config.pre_shared_key or "").encode()
@@ -154,6 +158,10 @@ class Conductor:
             if own and other and own != other:
                 sentence = f"{what} is version {own} here and {other} on {peer.name}; install the same on both"
                 self._events.append(EventCode.VERSION_DIFFERENCE, sentence, own=own, other=other)
+
+    def overrun(self) -> bool:
+        """See `agent.link.keeper.LinkOwner`."""
+        return self._facts.statistics().current_buffer_used > FACTS_WAITING_MAX
 
     def link_event(self, code: str, sentence: str) -> None:
         """See `agent.link.keeper.LinkOwner`."""
@@ -229,10 +237,18 @@ class Conductor:
         wait_s = IDLE_S if deadline_ns is None else (deadline_ns - boottime_ns()) / NANOSECONDS_PER_SECOND
         with trio.move_on_after(max(0.0, wait_s)):
             while True:
-                number, fact = await self._facts.receive()
+                number, fact = await self._receive()
                 if number > self._dropped_at or not isinstance(fact, LINK_FACTS):
                     return fact
         return told.TimerFired()
+
+    async def _receive(self) -> tuple[int, told.Input | Order]:
+        try:
+            item = self._facts.receive_nowait()  # what is known counts before what the clock says
+        except trio.WouldBlock:
+            return await self._facts.receive()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return item
 
     async def _carry_out(self, effect: do.Effect) -> None:
         link = self.keeper.link
@@ -240,8 +256,7 @@ class Conductor:
             case do.Store():
                 await self._store.store(effect.record)
             case do.Publish():
-                if link is not None:
-                    link.publish(effect.report)
+                self.keeper.publish(effect.report)
             case do.Tell():
                 if link is not None:
                     link.tell(effect.message)

@@ -57,8 +57,7 @@ class Pulse:
             self._renew(None)
             return
         linked_since_ns = self._ground.linked_since_ns
-        fresh = linked_since_ns is not None and self._last_sent_ns >= linked_since_ns
-        self._renew_from(self._last_sent_ns if fresh else boottime_ns())
+        self._renew_from(boottime_ns() if linked_since_ns is None else max(self._last_sent_ns, linked_since_ns))
 
     async def run(self) -> None:
         """Beats until cancelled."""

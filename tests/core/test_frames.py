@@ -31,8 +31,8 @@ def decoded(chunks: list[bytes]) -> tuple[list[bytes], str, bool]:
             for payload in decoder.feed_untrusted(chunk):
                 payloads.append(payload)
     except PeerError as error:
-        return payloads, str(error), decoder.mid_frame
-    return payloads, "", decoder.mid_frame
+        return payloads, str(error), bool(decoder._buffer)
+    return payloads, "", bool(decoder._buffer)
 
 
 @in_every_chunking

@@ -61,6 +61,14 @@ def requesting() -> Scene:
     return scene
 
 
+def switching_back() -> Scene:
+    scene = Scene(Mode.PRIMARY).started()
+    scene.linked(Role.ACTIVE, 2)
+    scene.reported(Role.ACTIVE, 2)
+    assert scene.phase is Phase.CATCHING_UP
+    return scene
+
+
 def a_hold_is_reported() -> None:
     beside_one_that_stops().reported(Role.ACTIVE, 2, hold=True)
 
@@ -85,6 +93,20 @@ def a_backup_is_released_while_it_catches_up() -> None:
 
 def a_request_stays_without_an_answer() -> None:
     requesting().after(60)
+
+
+def a_release_comes_after_all() -> None:
+    scene = requesting()
+    scene.after(16)
+    assert scene.phase is Phase.STANDBY
+    scene.asked(Release(1, hold=True, reason="given"))
+
+
+def a_taker_is_frozen() -> None:
+    for scene in (catching_up(), requesting(), switching_back()):
+        scene.tell(told.Frozen("it did not run for 9 s"))
+    scene = switching_back()
+    scene.tell(told.CaughtUp(), told.Frozen("it did not run for 9 s"))
 
 
 def maintenance_ends_beside_nobody_active() -> None:
@@ -124,6 +146,8 @@ RARE: list[Callable[[], None]] = [
     a_backup_is_up_to_date_beside_nobody_active,
     a_backup_is_released_while_it_catches_up,
     a_request_stays_without_an_answer,
+    a_release_comes_after_all,
+    a_taker_is_frozen,
     maintenance_ends_beside_nobody_active,
     a_release_is_refused,
     a_stop_is_ordered_before_the_start,

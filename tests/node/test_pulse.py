@@ -74,7 +74,7 @@ def test_workload_does_not_start_on_a_frame_of_the_link_before() -> None:
         pulse = ground.pulse()
         pulse.sent(50 * SECOND)
         pulse.begin()
-        assert ground.renewals[-1] == lease_until_ns(100 * SECOND, TAKEOVER)
+        assert ground.renewals[-1] == lease_until_ns(99 * SECOND, TAKEOVER)
 
     trio.run(begin, clock=trio.testing.MockClock(autojump_threshold=0))
 

@@ -12,7 +12,7 @@ from tests.simulation.homecoming import Homecoming, Way, homeward
 from tests.simulation.moves import Move, apply, faults, sentence, told_of, unhurried, urgent
 from tests.simulation.pair_model import Pair
 from tests.simulation.pair_time import next_instant
-from tests.simulation.pair_values import BrokenPromise
+from tests.simulation.pair_values import BrokenPromiseError
 
 EFFECTS_MAX = 5  # in one list; a crash is tried before each and after the last
 TRANSCRIPT_HOME_MOVES_MAX = 40
@@ -44,7 +44,7 @@ class Bounds:
 
 
 class Exploration:
-    """One breadth-first walk; `run` raises BrokenPromise with the schedule that led there."""
+    """One breadth-first walk; `run` raises BrokenPromiseError with the schedule that led there."""
 
     def __init__(self, start: Start, bounds: Bounds) -> None:
         self._start = start
@@ -64,7 +64,7 @@ class Exploration:
             level = [found for key, pair, spent in level for found in self._expand(key, pair, spent)]
             figures.states = len(self._came_from)
             if figures.states > self._bounds.states_max:
-                raise BrokenPromise(f"more than {self._bounds.states_max} states at depth {figures.depth}")
+                raise BrokenPromiseError(f"more than {self._bounds.states_max} states at depth {figures.depth}")
         figures.homecomings = len(self._home.known)
         figures.longest_home_s = self._home.longest_s
         figures.most_messages = self._home.most_messages
@@ -83,7 +83,7 @@ class Exploration:
                 for way in self._bounds.ways:
                     self._home.check(following, following_key, way)
             except AssertionError as broken:
-                raise BrokenPromise(f"{broken}\n{self._schedule(key, move)}") from broken
+                raise BrokenPromiseError(f"{broken}\n{self._schedule(key, move)}") from broken
             self._came_from[new] = (key, move)
             yield new, following, spent + cost
 

@@ -16,7 +16,7 @@ from agent.core.vocabulary import Role, TimeoutPolicy
 from tests.simulation.moves import Move, apply, unhurried, urgent
 from tests.simulation.pair_model import Pair
 from tests.simulation.pair_time import next_instant
-from tests.simulation.pair_values import BACKUP, NAMES, PRIMARY, BrokenPromise
+from tests.simulation.pair_values import BACKUP, NAMES, PRIMARY, BrokenPromiseError
 
 STEPS_MAX = 600
 SECONDS_MAX = 90
@@ -47,7 +47,7 @@ class Homecoming:
         self.most_messages = 0
 
     def check(self, pair: Pair, key: int, way: Way) -> None:
-        """Raises BrokenPromise unless the pair comes home within the bounds; `key` is the pair's."""
+        """Raises BrokenPromiseError unless the pair comes home within the bounds; `key` is the pair's."""
         if hash((key, way.value)) in self.known or (way is Way.ONE_WAY and len(pair.blocked) != 1):
             return
         pair = pair.clone()
@@ -73,13 +73,13 @@ class Homecoming:
             if any(node.running is None for node in pair.nodes):
                 double_since_s = pair.now
             elif way is Way.ONE_WAY and pair.now - double_since_s > DOUBLE_SECONDS_MAX:
-                raise BrokenPromise(f"both run for {pair.now - double_since_s} s although one is heard")
+                raise BrokenPromiseError(f"both run for {pair.now - double_since_s} s although one is heard")
         else:
-            raise BrokenPromise(f"the pair is not home after {STEPS_MAX} steps ({way.value})")
+            raise BrokenPromiseError(f"the pair is not home after {STEPS_MAX} steps ({way.value})")
         if way is not Way.ONE_WAY and pair.now - began_s > SECONDS_MAX:
-            raise BrokenPromise(f"the pair is not home after {pair.now - began_s} s ({way.value})")
+            raise BrokenPromiseError(f"the pair is not home after {pair.now - began_s} s ({way.value})")
         if pair.messages - messages > MESSAGES_MAX:
-            raise BrokenPromise(f"{pair.messages - messages} messages were sent on the way home ({way.value})")
+            raise BrokenPromiseError(f"{pair.messages - messages} messages were sent on the way home ({way.value})")
         if way is not Way.ONE_WAY:
             self.longest_s = max(self.longest_s, pair.now - began_s)
         self.most_messages = max(self.most_messages, pair.messages - messages)
@@ -104,7 +104,7 @@ def homeward(pair: Pair, way: Way) -> Move | None:
 
 
 def require_home(pair: Pair, way: Way) -> None:
-    """Raises BrokenPromise unless a pair at rest is as it must be."""
+    """Raises BrokenPromiseError unless a pair at rest is as it must be."""
     if way in SURVIVORS:
         _require_alone(pair, SURVIVORS[way])
     elif way is not Way.ONE_WAY:
@@ -117,27 +117,27 @@ def _require_together(pair: Pair) -> None:
     assert backup.roles is not None
     shown = f"primary {primary.roles.phase.value}, backup {backup.roles.phase.value}"
     if primary.link is None or primary.link != backup.link:
-        raise BrokenPromise(f"at rest without a link: {shown}")
+        raise BrokenPromiseError(f"at rest without a link: {shown}")
     maintenance = primary.roles.record.maintenance
     if maintenance != backup.roles.record.maintenance:
-        raise BrokenPromise(f"the nodes differ over maintenance: {shown}")
+        raise BrokenPromiseError(f"the nodes differ over maintenance: {shown}")
     phases = [primary.roles.phase, backup.roles.phase]
     if maintenance and phases == [Phase.STANDBY, Phase.STANDBY]:
         return  # nobody was active, and maintenance forbids that anybody becomes it by itself
     if sorted(phase.value for phase in phases) != [Phase.ACTIVE.value, Phase.STANDBY.value]:
-        raise BrokenPromise(f"at rest, but not one active and one on standby: {shown}")
+        raise BrokenPromiseError(f"at rest, but not one active and one on standby: {shown}")
     at = phases.index(Phase.ACTIVE)
     active, standby = pair.nodes[at], pair.nodes[1 - at]
     assert active.roles is not None
     assert standby.roles is not None
     if active.running != active.roles.record.active_term:
-        raise BrokenPromise(f"{NAMES[at]} is active, but its workload does not run in its term: {shown}")
+        raise BrokenPromiseError(f"{NAMES[at]} is active, but its workload does not run in its term: {shown}")
     if standby.running is not None:
-        raise BrokenPromise(f"a workload runs on standby: {shown}")
+        raise BrokenPromiseError(f"a workload runs on standby: {shown}")
     if at == BACKUP and not (maintenance or backup.roles.record.hold or primary.roles.workload_failed):
-        raise BrokenPromise(f"the backup stays active without a reason: {shown}")
+        raise BrokenPromiseError(f"the backup stays active without a reason: {shown}")
     if standby.roles.peer is None or standby.roles.peer.role is not Role.ACTIVE:
-        raise BrokenPromise(f"{NAMES[1 - at]} does not know that {NAMES[at]} is active: {shown}")
+        raise BrokenPromiseError(f"{NAMES[1 - at]} does not know that {NAMES[at]} is active: {shown}")
 
 
 def _require_alone(pair: Pair, survivor: int) -> None:
@@ -148,4 +148,5 @@ def _require_alone(pair: Pair, survivor: int) -> None:
     maintenance = node.roles.record.maintenance and not node.roles._was_last_active
     policy = survivor == PRIMARY and pair.policy is not TimeoutPolicy.ACTIVATE
     if not (maintenance or policy or node.roles.obstacle):
-        raise BrokenPromise(f"{NAMES[survivor]} is alone and not active: {node.roles.phase.value}: {node.roles.reason}")
+        where = f"{node.roles.phase.value}: {node.roles.reason}"
+        raise BrokenPromiseError(f"{NAMES[survivor]} is alone and not active: {where}")

@@ -116,7 +116,7 @@ def faults(pair: Pair, kinds: frozenset[str]) -> list[Move]:
 
 
 def apply(pair: Pair, move: Move) -> None:
-    """Lets a move happen. Raises BrokenPromise when it breaks one."""
+    """Lets a move happen. Raises BrokenPromiseError when it breaks one."""
     name, *arguments = move
     if name == "then crash":
         pair.crash_after = arguments[1]

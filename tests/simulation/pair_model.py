@@ -28,7 +28,7 @@ from tests.simulation.pair_values import (
     STOP_S,
     TAKEOVER_S,
     WINDOW_S,
-    BrokenPromise,
+    BrokenPromiseError,
     Connection,
     End,
     Item,
@@ -120,7 +120,7 @@ class Pair:
                 node.finishing = True
             case do.Exit():
                 if node.running is not None:
-                    raise BrokenPromise(f"{NAMES[at]} exits while its workload runs")
+                    raise BrokenPromiseError(f"{NAMES[at]} exits while its workload runs")
                 self.crash(at)
             case do.Announce():
                 self.said.append(f"{effect.code}: {effect.sentence}")
@@ -131,13 +131,13 @@ class Pair:
     def _start(self, at: int, term: int) -> None:
         node, other = self.nodes[at], self.nodes[1 - at]
         if node.disk.active_term != term or node.disk.term < term:
-            raise BrokenPromise(f"{NAMES[at]} starts term {term}, which is not stored")
+            raise BrokenPromiseError(f"{NAMES[at]} starts term {term}, which is not stored")
         if node.running is not None:
-            raise BrokenPromise(f"{NAMES[at]} starts its workload twice")
+            raise BrokenPromiseError(f"{NAMES[at]} starts its workload twice")
         if term <= node.last_term or term in self.used_terms:
-            raise BrokenPromise(f"{NAMES[at]} uses term {term} again or after {node.last_term}")
+            raise BrokenPromiseError(f"{NAMES[at]} uses term {term} again or after {node.last_term}")
         if other.running is not None and not self.partition_explains:
-            raise BrokenPromise(f"two workloads run at once and no partition explains it: {NAMES[at]} started")
+            raise BrokenPromiseError(f"two workloads run at once and no partition explains it: {NAMES[at]} started")
         node.running = node.last_term = term
         self.used_terms |= {term}
 
@@ -210,7 +210,9 @@ class Pair:
             end.heard_at = None
         if end.silent_at is not None:
             end.silent_at = self.now + TAKEOVER_S
-        if isinstance(item, Hello):
+        if isinstance(item, Hello) and node.link is not None and node.link > number:
+            self._close(at, number, told.LinkLoss.REFUSED)  # the peer gave it up before it made the link
+        elif isinstance(item, Hello):
             before, node.link, end.opened = node.link, number, True
             if before is not None:
                 self._close(at, before, told.LinkLoss.REFUSED)
@@ -317,11 +319,11 @@ class Pair:
 
 
 def require_order(effects: list[do.Effect]) -> None:
-    """Raises BrokenPromise unless what is durable comes first, what is sent next, and what is done last."""
+    """Raises BrokenPromiseError unless what is durable comes first, what is sent next, and what is done last."""
     ranks = [
         0 if isinstance(each, do.Store) else 1 if isinstance(each, do.Publish | do.Tell) else 2
         for each in effects
         if isinstance(each, do.Store | do.Publish | do.Tell | do.StartWorkload | do.StopWorkload | do.CatchUp)
     ]
     if ranks != sorted(ranks):
-        raise BrokenPromise(f"effects out of order: {[type(each).__name__ for each in effects]}")
+        raise BrokenPromiseError(f"effects out of order: {[type(each).__name__ for each in effects]}")

@@ -30,7 +30,7 @@ MODES = (Mode.PRIMARY, Mode.BACKUP)
 IRRELEVANT = {"_settings", "reason", "since_ns", "peer_hello", "_published", "_effects"}
 
 
-class BrokenPromise(AssertionError):
+class BrokenPromiseError(AssertionError):
     """An invariant does not hold."""
 
 

@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 
-from agent.core import role_ground
 from agent.core import effects as do
+from agent.core import role_ground
 from agent.core.handover import Handover
 from agent.core.messages import Release, Request
 from agent.core.record import Record
@@ -17,7 +17,7 @@ from tests.simulation import starts
 from tests.simulation.exploration import Bounds, Exploration
 from tests.simulation.moves import ORDERS
 from tests.simulation.pair_model import Pair
-from tests.simulation.pair_values import PRIMARY, BACKUP, BrokenPromise
+from tests.simulation.pair_values import BACKUP, PRIMARY, BrokenPromiseError
 
 FAULTS = frozenset({"crash", "power", "freeze", "partition", "reset"})
 EVERYTHING = FAULTS | set(ORDERS)
@@ -73,7 +73,7 @@ def test_the_exploration_sees_a_release_that_comes_before_the_workload_is_stoppe
         self._effects.append(do.Tell(Release(self.record.term, request.hold, request.reason)))
 
     monkeypatch.setattr(Handover, "_requested", release_at_once)
-    with pytest.raises(BrokenPromise, match="two workloads run at once"):
+    with pytest.raises(BrokenPromiseError, match="two workloads run at once"):
         Exploration(starts.steady, Bounds(1, frozenset({"failover"}))).run()
 
 
@@ -82,11 +82,11 @@ def test_the_exploration_sees_a_term_that_is_used_twice(monkeypatch: pytest.Monk
         return record.active_term + 1
 
     monkeypatch.setattr(role_ground, "next_term", careless)
-    with pytest.raises(BrokenPromise, match="term"):
+    with pytest.raises(BrokenPromiseError, match="term"):
         Exploration(starts.steady, Bounds(1, frozenset({"crash"}))).run()
 
 
 def test_the_exploration_sees_a_node_that_is_left_without_an_active_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Handover, "_final_changes_sent", lambda self, now_ns: None)
-    with pytest.raises(BrokenPromise, match="not one active"):
+    with pytest.raises(BrokenPromiseError, match="not one active"):
         Exploration(starts.steady, Bounds(1, frozenset({"failover"}))).run()

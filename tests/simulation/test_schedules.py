@@ -22,7 +22,7 @@ def can_happen(pair: Pair, move: Move) -> bool:
 
 
 def play(pair: Pair, *moves: Move) -> Pair:
-    """Plays a schedule and lets the pair come to rest; raises BrokenPromise as soon as a promise is broken."""
+    """Plays a schedule and lets the pair come to rest; raises BrokenPromiseError as soon as a promise is broken."""
     for move in moves:
         if can_happen(pair, move):
             apply(pair, move)
