@@ -70,15 +70,14 @@ class Handover(Settling):
         if self.peer is None or self.phase in (Phase.ACTIVE, Phase.STEPPING_DOWN, Phase.FINISHING, Phase.STOPPED):
             return
         if self.obstacle:
-            self._effects.append(do.Tell(Refusal(self.obstacle, 0)))
+            self._effects.append(do.Tell(Refusal(self.obstacle, 0, release.term)))
             return
         hold = release.hold and self._settings.mode is Mode.BACKUP
         self._activate(Cause.RELEASED, f"handed over by the other node: {release.reason}", now_ns, hold=hold)
 
     def _refused(self, refusal: Refusal, now_ns: int) -> None:
-        self._invited = None
-        if self._released_now:
-            self._released_now = False
+        if refusal.release_term == self._released_term:
+            self._released_term = None
             self._explain(f"the other node did not take the role: {refusal.reason}")
             if self._settings.mode is Mode.PRIMARY and self.phase is Phase.STANDBY and not self.obstacle:
                 self._activate(Cause.PEER_REFUSED, self.reason, now_ns)
@@ -87,6 +86,7 @@ class Handover(Settling):
             self._act_at_ns = None
             self._retry_at_ns = now_ns + (refusal.retry_ms * NANOSECONDS_PER_MILLISECOND or RETRY_NS)
         else:
+            self._invited = None
             self._announce("handover-refused", f"the other node does not take the role: {refusal.reason}")
 
     def _handover_ordered(self, *, to_backup: bool, now_ns: int) -> None:
@@ -165,7 +165,7 @@ class Handover(Settling):
         if intent is Intent.RELEASE:
             self._store(released=True, hold=False)
             self._enter(Phase.STANDBY, cause, f"handed over: {self._asking.reason}", now_ns)
-            self._released_now = True
+            self._released_term = self.record.term
             self._effects.append(do.Tell(Release(self.record.term, self._asking.hold, self._asking.reason)))
             return
         if intent is Intent.YIELD:

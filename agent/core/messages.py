@@ -129,6 +129,7 @@ class Refusal:
 
     reason: str
     retry_ms: DurationMs  # ask again not earlier than this; 0: when the report changes
+    release_term: int = 0  # `term` of the Release that is not followed; 0: it was a Request or an Invite
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class RoleGround:
         self._intent = Intent.EXIT
         self._invited: Invite | None = None  # by this node, while it is active
         self._asking = Request(planned=False, hold=False, reason="")  # what this node will ask for, or asks
-        self._released_now = False  # to the linked peer, which has neither taken nor refused yet
+        self._released_term: int | None = None  # given to the linked peer, which has neither taken nor refused yet
         self._act_at_ns: int | None = None  # end of initial standby, takeover, or an unanswered request
         self._retry_at_ns: int | None = None  # not before this is a handover asked for again
         self._heard_ns: int | None = None  # when a beacon of an active peer came last
@@ -125,7 +125,7 @@ class RoleGround:
     def _activate(self, cause: Cause, reason: str, now_ns: int, *, hold: bool = False) -> None:
         term = next_term(self.record)
         self.workload_failed = False
-        self._released_now = False
+        self._released_term = None
         self._act_at_ns = self._retry_at_ns = None
         self._store(term=term, active_term=term, released=False, hold=hold)
         self._enter(Phase.ACTIVE, cause, reason, now_ns)

@@ -119,12 +119,12 @@ class Session:
         """`hello` is sent when the peer has authenticated, with what `current_report` says then: a decision that is
         made already but not yet stored must not be missing in it, because the peer acts on it."""
         self._hello = hello
-        self._current_report = current_report or (lambda: hello.report)
+        self._current_report = current_report or (lambda: self._report)
         self._credentials = credentials
         self._decoder = FrameDecoder()
         self._outgoing = bytearray()
         self._state = State.AUTHENTICATING
-        self._report = hello.report
+        self._report: Report = hello.report
         self._silence_ns = min(hello.timeout_ms, hello.takeover_ms) * NANOSECONDS_PER_MILLISECOND
         self._send_interval_ns = hello.interval_ms * NANOSECONDS_PER_MILLISECOND
         self._greet_by_ns = now_ns + GREETING_NS

@@ -23,7 +23,7 @@ class Settling(RoleGround):
 
     def _link_opened(self, fact: told.LinkOpened, now_ns: int) -> None:
         self.peer, self.peer_hello = fact.peer.report, fact.peer
-        self._released_now = False
+        self._released_term = None
         self._invited = None
         self._retry_at_ns = None
         self._adopt(agreed_record(self.record, fact.peer, fact.pair_id, own_mode=self._settings.mode))
@@ -41,7 +41,7 @@ class Settling(RoleGround):
             return
         self.peer = report
         if report.role is Role.ACTIVE:
-            self._released_now = False
+            self._released_term = None
         self._adopt(
             agreed_record(self.record, replace(self.peer_hello, report=report), b"", own_mode=self._settings.mode)
         )
@@ -49,7 +49,7 @@ class Settling(RoleGround):
 
     def _link_lost(self, fact: told.LinkLost, now_ns: int) -> None:
         self.peer = None
-        self._released_now = False
+        self._released_term = None
         self._invited = None
         self._retry_at_ns = None
         self._rival_since_ns = None
@@ -140,7 +140,7 @@ class Settling(RoleGround):
             return
         if peer.role is Role.ACTIVE:
             self._settle_beside_active(peer, cause, now_ns)
-        elif peer.role is not Role.STOPPING and not self._released_now:
+        elif peer.role is not Role.STOPPING and self._released_term is None:
             self._settle_with_nobody_active(peer, cause, now_ns)
 
     def _settle_beside_active(self, peer: Report, cause: Cause, now_ns: int) -> None:
@@ -183,7 +183,7 @@ class Settling(RoleGround):
     def _give(self, peer: Report, release: Release, cause: Cause, now_ns: int) -> None:
         self._stay(cause, release.reason, now_ns)
         if peer.eligible:
-            self._released_now = True
+            self._released_term = release.term
             self._store(released=True)
             self._effects.append(do.Tell(release))
 
