@@ -35,6 +35,7 @@ class Handover(Settling):
         if self.phase is Phase.CATCHING_UP:
             self._enter(Phase.STANDBY, Cause.CATCH_UP_FAILED, f"bringing this node up to date failed: {reason}", now_ns)
             self._retry_at_ns = now_ns + RETRY_NS
+            self._effects.append(do.Tell(Refusal(self.reason, 0)))
 
     def _invited_by_peer(self, invite: Invite, now_ns: int) -> None:
         if self.phase is not Phase.STANDBY or self.peer is None:
@@ -123,10 +124,7 @@ class Handover(Settling):
             return
         self.workload_failed = True
         self._explain(f"the workload fails: {reason}")
-        peer = self.peer
-        if peer is not None and peer.eligible and not peer.workload_failed and not self.record.maintenance:
-            hold = self._settings.mode is Mode.PRIMARY
-            self._invite(Invite(planned=False, hold=hold, reason=f"the workload fails on the other node: {reason}"))
+        self._offer_failed_workload()
 
     def _frozen(self, reason: str, now_ns: int) -> None:
         if self.phase is Phase.ACTIVE and self._settings.mode is not Mode.STAND_ALONE:
@@ -134,8 +132,24 @@ class Handover(Settling):
             self._step_down(Intent.START_AFRESH, Cause.FROZEN, reason, now_ns)
             self._effects.append(do.DropLink(reason))
             self.peer = None
-        elif self.phase in (Phase.STEPPING_DOWN, Phase.FINISHING) and self._intent is not Intent.EXIT:
-            self._intent = Intent.START_AFRESH
+        elif self.phase in (Phase.STEPPING_DOWN, Phase.FINISHING):
+            if self._intent is not Intent.EXIT:
+                self._intent = Intent.START_AFRESH
+            self._effects.append(do.DropLink(reason))
+            self.peer = None
+        elif self.phase in (Phase.AWAITING_PEER, Phase.STANDBY, Phase.CATCHING_UP, Phase.REQUESTING):
+            self._ask_afresh(reason, now_ns)
+
+    def _ask_afresh(self, reason: str, now_ns: int) -> None:
+        """Trusts nothing that was heard before a freeze: drops the link and grants the other node its time anew."""
+        linked, primary = self.peer is not None, self._settings.mode is Mode.PRIMARY
+        self.peer, self._released_term, self._retry_at_ns = None, None, None
+        self._effects.append(do.DropLink(reason))
+        if self.phase in (Phase.CATCHING_UP, Phase.REQUESTING):
+            self._enter(Phase.AWAITING_PEER if primary else Phase.STANDBY, Cause.FROZEN, reason, now_ns)
+        if linked or self._act_at_ns is not None:
+            waiting = self.phase is Phase.AWAITING_PEER
+            self._act_at_ns = now_ns + (self._settings.initial_standby_ns if waiting else self._patience_ns)
 
     def _workload_ended(self, now_ns: int) -> None:
         if self.phase is not Phase.STEPPING_DOWN:

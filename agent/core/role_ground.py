@@ -68,6 +68,9 @@ class RoleGround:
         self._invited: Invite | None = None  # by this node, while it is active
         self._asking = Request(planned=False, hold=False, reason="")  # what this node will ask for, or asks
         self._released_term: int | None = None  # given to the linked peer, which has neither taken nor refused yet
+        self._greeting_until_ns = now_ns  # until then a connection may become the link
+        self._was_late = False  # at the last timer
+        self._both_active_told = False  # on this link
         self._act_at_ns: int | None = None  # end of initial standby, takeover, or an unanswered request
         self._retry_at_ns: int | None = None  # not before this is a handover asked for again
         self._heard_ns: int | None = None  # when a beacon of an active peer came last
@@ -144,6 +147,13 @@ class RoleGround:
     def _invite(self, invite: Invite) -> None:
         self._invited = invite
         self._effects.append(do.Tell(invite))
+
+    def _offer_failed_workload(self) -> None:
+        """Invites the other node to take over what fails here, if it can."""
+        peer = self.peer
+        if peer is not None and peer.eligible and not peer.workload_failed and not self.record.maintenance:
+            hold = self._settings.mode is Mode.PRIMARY
+            self._invite(Invite(planned=False, hold=hold, reason="the workload fails on the other node"))
 
     def _step_down(self, intent: Intent, cause: Cause, reason: str, now_ns: int) -> None:
         self._intent = intent

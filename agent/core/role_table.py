@@ -102,6 +102,8 @@ TRANSITIONS: frozenset[tuple[Phase, Cause, Phase]] = frozenset(
         (_P.CATCHING_UP, _C.LINK_LOST, _P.AWAITING_PEER),  # primary
         (_P.CATCHING_UP, _C.LINK_LOST, _P.STANDBY),  # backup
         (_P.CATCHING_UP, _C.LINK_OPENED, _P.STANDBY),  # a newer connection: begin anew
+        (_P.CATCHING_UP, _C.FROZEN, _P.AWAITING_PEER),
+        (_P.CATCHING_UP, _C.FROZEN, _P.STANDBY),
         (_P.CATCHING_UP, _C.STOP_ORDERED, _P.STOPPED),
         #
         (_P.REQUESTING, _C.RELEASED, _P.ACTIVE),
@@ -111,6 +113,8 @@ TRANSITIONS: frozenset[tuple[Phase, Cause, Phase]] = frozenset(
         (_P.REQUESTING, _C.LINK_LOST, _P.AWAITING_PEER),
         (_P.REQUESTING, _C.LINK_LOST, _P.STANDBY),
         (_P.REQUESTING, _C.LINK_OPENED, _P.STANDBY),
+        (_P.REQUESTING, _C.FROZEN, _P.AWAITING_PEER),
+        (_P.REQUESTING, _C.FROZEN, _P.STANDBY),
         (_P.REQUESTING, _C.STOP_ORDERED, _P.STOPPED),
         #
         (_P.ACTIVE, _C.ASKED, _P.STEPPING_DOWN),  # handover

@@ -113,7 +113,13 @@ class Roles(Handover):
             self._settle(Cause.PEER_REPORTED, now_ns)
         if self._act_at_ns is None or now_ns < self._act_at_ns:
             return
-        self._act_at_ns = None
+        late_ns, self._act_at_ns = now_ns - self._act_at_ns, None
+        waiting = self.phase in (Phase.AWAITING_PEER, Phase.STANDBY)
+        if waiting and late_ns > self._settings.contact_ns // 4 and not self._was_late:
+            # This node itself did not run: what it should have heard meanwhile is not there yet.
+            self._was_late, self._act_at_ns = True, now_ns + self._settings.contact_ns
+            return
+        self._was_late = False
         if self.phase is Phase.AWAITING_PEER:
             self._nobody_came(now_ns)
         elif self.phase is Phase.REQUESTING:

@@ -23,6 +23,9 @@ class Settling(RoleGround):
 
     def _link_opened(self, fact: told.LinkOpened, now_ns: int) -> None:
         self.peer, self.peer_hello = fact.peer.report, fact.peer
+        self._published = None  # the hello may be older than what is true now
+        self._greeting_until_ns = now_ns
+        self._both_active_told = False
         self._released_term = None
         self._invited = None
         self._retry_at_ns = None
@@ -84,7 +87,9 @@ class Settling(RoleGround):
             self._contact_refused(fact.sentence, now_ns)
         else:
             self._explain(f"the link was lost: {fact.sentence}")
-            self._act_at_ns = max(now_ns, fact.last_received_ns + self._patience_ns)
+            # A loss that is learned of later than silence would have been: this node itself was late.
+            late = now_ns - fact.last_received_ns > self._patience_ns
+            self._act_at_ns = (now_ns if late else fact.last_received_ns) + self._patience_ns
 
     # -- beacons: the peer without a link
 
@@ -121,8 +126,9 @@ class Settling(RoleGround):
 
     def _contact_made(self, now_ns: int) -> None:
         """The peer may act on this node's hello before its own arrives: until then nothing is done by the clock."""
-        if self.phase in (Phase.STANDBY, Phase.AWAITING_PEER) and self._act_at_ns is not None:
-            self._act_at_ns = max(self._act_at_ns, now_ns + GREETING_NS)
+        self._greeting_until_ns = now_ns + GREETING_NS
+        if self.phase in (Phase.STANDBY, Phase.AWAITING_PEER) and self._act_at_ns is not None and self.peer is None:
+            self._act_at_ns = max(self._act_at_ns, self._greeting_until_ns)
 
     def _contact_refused(self, sentence: str, now_ns: int) -> None:
         if self.phase is Phase.STANDBY and self.peer is None:
@@ -136,6 +142,8 @@ class Settling(RoleGround):
             return
         if self.phase is Phase.ACTIVE and peer.role is Role.ACTIVE:
             self._both_active(now_ns)
+        if self.phase is Phase.ACTIVE and self.workload_failed and self._invited is None:
+            self._offer_failed_workload()
         if self._settings.mode is not Mode.PRIMARY or self.phase not in (Phase.AWAITING_PEER, Phase.STANDBY):
             return
         if peer.role is Role.ACTIVE:
@@ -189,7 +197,9 @@ class Settling(RoleGround):
 
     def _both_active(self, now_ns: int) -> None:
         own, peer = self.record.active_term, self.peer.active_term if self.peer else 0
-        self._announce("both-active", f"both nodes were active (terms {own} here, {peer} there); the primary stays")
+        if not self._both_active_told:
+            self._both_active_told = True
+            self._announce("both-active", f"both nodes were active (terms {own} here, {peer} there); the primary stays")
         if self._settings.mode is Mode.BACKUP:
             self._step_down(Intent.YIELD, Cause.BOTH_ACTIVE, "both nodes were active; the primary stays", now_ns)
 
@@ -205,6 +215,10 @@ class Settling(RoleGround):
         if self.record.maintenance and not self._was_last_active:
             self._act_at_ns = None
             self._explain(f"{reason}; no takeover, because maintenance is on")
+            return
+        if now_ns < self._greeting_until_ns:
+            self._act_at_ns = self._greeting_until_ns
+            self._explain(f"{reason}; but somebody answers there")
             return
         wait_ns = self._damper.wait_ns(now_ns) if cause is Cause.PEER_SILENT else 0
         if wait_ns:

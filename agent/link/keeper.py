@@ -139,13 +139,14 @@ class LinkKeeper:
             connection.publish(report)
 
     def drop(self, sentence: str) -> None:
-        """Closes the link without a word and without telling the roles, who ordered it."""
+        """Closes the link, and what might become it, without a word and without telling the roles, who ordered it."""
         link, self._link, self.linked_at_ns = self._link, None, None
+        for connection in self._running:
+            connection.drop()
         if link is not None:
             self._beacons.hurry()
             self._last_error = sentence
             self._owner.link_event("link-down", f"the link was dropped here: {sentence}")
-            link.drop()
 
     def _on_met(self) -> None:
         self._owner.tell(told.ContactMade())
@@ -201,8 +202,9 @@ class LinkKeeper:
     def _never_linked(self, connection: Connection, event: Ended) -> None:
         if event.cause in (EndCause.REFUSED_BY_PEER, EndCause.REFUSED_HERE, EndCause.FAULT):
             self.note_failure(event.sentence)
-            if connection.session.dialled:  # who was dialled lives; whoever dialled may be anybody
-                self._owner.tell(told.ContactRefused(event.sentence))
+        # Who was dialled and refuses lives; whoever dialled may be anybody, and who breaks the protocol may be broken.
+        if connection.session.dialled and event.cause in (EndCause.REFUSED_BY_PEER, EndCause.REFUSED_HERE):
+            self._owner.tell(told.ContactRefused(event.sentence))
 
 
 def _wins(newcomer: Session, present: Session) -> bool:

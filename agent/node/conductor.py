@@ -47,7 +47,7 @@ NANOSECONDS_PER_SECOND = 1_000_000_000
 IDLE_S = 3600.0
 CLOCK_DIFFERENCE_MS_MAX = 2_000
 FACTS_WAITING_MAX = 256  # before messages of the peer are no longer taken
-LINK_FACTS = (told.LinkOpened, told.LinkLost, told.PeerReported, told.PeerAsked)
+LINK_FACTS = (told.ContactMade, told.LinkOpened, told.LinkLost, told.PeerReported, told.PeerAsked)
 LEASED_PHASES = (Phase.ACTIVE, Phase.STEPPING_DOWN, Phase.FINISHING)
 
 
@@ -80,7 +80,11 @@ class Conductor:
         )
         self.keeper = LinkKeeper(self, self.beacons)
         self.supervisor: Supervisor  # set by the composition before `run`
-        self.pulse = Pulse(self, renew=lambda until_ns: self.supervisor.renew_lease(until_ns), frozen=self._was_frozen)
+        self.pulse = Pulse(
+            self,
+            renew=lambda until_ns: self.supervisor.renew_lease(until_ns),
+            frozen=lambda: self.tell(told.WorkloadChanged(self.roles.workload)),  # any fact: the gap comes before it
+        )
         self.changed = trio.Event()
         self.finished = trio.Event()
 
@@ -198,10 +202,6 @@ class Conductor:
                 self.tell(told.Frozen(event.reason))
         self.tell(told.WorkloadChanged(self.supervisor.status.state))
 
-    def _was_frozen(self, gap_ns: int) -> None:
-        gap_ms = gap_ns // NANOSECONDS_PER_MILLISECOND
-        self.tell(told.Frozen(f"this agent did not run for {gap_ms} ms, longer than the other node waits"))
-
     # -- the loop
 
     async def order(self, fact: told.Input) -> do.Answer:
@@ -225,22 +225,31 @@ class Conductor:
         """Conducts until the roles want to exit. Raises StateError when the record cannot be stored."""
         self.tell(told.Started())
         while not self.finished.is_set():
-            item = await self._next()
-            fact, self._answer = (item.fact, item.answer) if isinstance(item, Order) else (item, None)
-            for effect in self.roles.handle(fact, boottime_ns()):
-                await self._carry_out(effect)
-            changed, self.changed = self.changed, trio.Event()
-            changed.set()
+            number, item = await self._next()
+            if (gap_ns := self.pulse.take_gap_ns()) is not None:
+                gap_ms = gap_ns // NANOSECONDS_PER_MILLISECOND
+                reason = f"this agent did not run for {gap_ms} ms, about as long as the other node waits"
+                await self._conduct(told.Frozen(reason), None)
+            if number <= self._dropped_at and isinstance(item, LINK_FACTS):
+                continue
+            if isinstance(item, Order):
+                await self._conduct(item.fact, item.answer)
+            else:
+                await self._conduct(item, None)
 
-    async def _next(self) -> told.Input | Order:
+    async def _conduct(self, fact: told.Input, answer: Callable[[do.Answer], None] | None) -> None:
+        self._answer = answer
+        for effect in self.roles.handle(fact, boottime_ns()):
+            await self._carry_out(effect)
+        changed, self.changed = self.changed, trio.Event()
+        changed.set()
+
+    async def _next(self) -> tuple[int, told.Input | Order]:
         deadline_ns = self.roles.next_deadline()
         wait_s = IDLE_S if deadline_ns is None else (deadline_ns - boottime_ns()) / NANOSECONDS_PER_SECOND
         with trio.move_on_after(max(0.0, wait_s)):
-            while True:
-                number, fact = await self._receive()
-                if number > self._dropped_at or not isinstance(fact, LINK_FACTS):
-                    return fact
-        return told.TimerFired()
+            return await self._receive()
+        return self._told + 1, told.TimerFired()
 
     async def _receive(self) -> tuple[int, told.Input | Order]:
         try:

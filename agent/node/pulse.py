@@ -39,17 +39,27 @@ class Ground(Protocol):
 class Pulse:
     """Renews the lease; see the module."""
 
-    def __init__(self, ground: Ground, *, renew: Callable[[int | None], None], frozen: Callable[[int], None]) -> None:
-        """`renew(until_ns)` reaches the guardian; `frozen(gap_ns)` is told of every gap as long as a lease."""
+    def __init__(self, ground: Ground, *, renew: Callable[[int | None], None], frozen: Callable[[], None]) -> None:
+        """`renew(until_ns)` reaches the guardian; `frozen()` is called when `take_gap_ns` has something to tell."""
         self._ground = ground
         self._renew = renew
         self._frozen = frozen
         self._last_sent_ns = 0
+        self._beat_ns: int | None = None  # None: not beating yet
+        self._gap_ns: int | None = None  # not taken yet
 
     def sent(self, before_ns: int) -> None:
         """Takes note that a frame went out on the link after `before_ns`."""
+        self._look(before_ns)
         self._last_sent_ns = before_ns
         self._renew_from(before_ns)
+
+    def take_gap_ns(self) -> int | None:
+        """Returns, once, for how long this agent did not run if that was as long as a lease: what it heard before is
+        then worth nothing, and this is asked before anything heard is believed."""
+        self._look(boottime_ns())
+        gap_ns, self._gap_ns = self._gap_ns, None
+        return gap_ns
 
     def begin(self) -> None:
         """Sets the lease that a workload starts with, or none; to be called before it is started and when it ended."""
@@ -61,7 +71,7 @@ class Pulse:
 
     async def run(self) -> None:
         """Beats until cancelled."""
-        last_ns = boottime_ns()
+        self._beat_ns = boottime_ns()
         while True:
             takeover_ns = self._ground.peer_takeover_ns
             step_ns = STEP_MAX_NS
@@ -69,11 +79,26 @@ class Pulse:
                 step_ns = min(max(takeover_ns // STEPS_PER_LEASE, STEP_MIN_NS), STEP_MAX_NS)
             await trio.sleep(step_ns / NANOSECONDS_PER_SECOND)
             now_ns = boottime_ns()
-            if takeover_ns is not None and now_ns - last_ns > takeover_ns - fence_margin_ns(takeover_ns):
-                self._frozen(now_ns - last_ns)
+            self._look(now_ns)
+            if self._gap_ns is not None:
+                self._frozen()
             elif self._ground.linked_since_ns is None:
                 self._renew_from(now_ns)
-            last_ns = now_ns
+
+    def _look(self, now_ns: int) -> None:
+        """Notices a gap: since the last beat, or while linked since the last frame that went out, which is from when
+        the other node counts."""
+        takeover_ns, linked_since_ns = self._ground.peer_takeover_ns, self._ground.linked_since_ns
+        if takeover_ns is None or self._beat_ns is None:
+            self._beat_ns = now_ns if self._beat_ns is not None else None
+            return
+        last_ns = self._beat_ns
+        if linked_since_ns is not None:
+            last_ns = min(last_ns, max(self._last_sent_ns, linked_since_ns))
+        if now_ns - last_ns > takeover_ns - fence_margin_ns(takeover_ns):
+            self._gap_ns = now_ns - last_ns
+            self._last_sent_ns = now_ns
+        self._beat_ns = now_ns
 
     def _renew_from(self, sign_ns: int) -> None:
         takeover_ns = self._ground.peer_takeover_ns

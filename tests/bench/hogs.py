@@ -22,6 +22,7 @@ from tests.bench.report import Row
 from tests.bench.takeover import FAST, INTERVAL_MS, PLAIN, TIMEOUT_MS
 
 HOGS_PER_PROCESSOR = 2
+TOLD_MAX = 6
 ROLE_EVENTS = ("role-changed", "link-down", "workload-fenced", "agent-was-frozen")
 SCHEDULING = {os.SCHED_OTHER: "ordinary", os.SCHED_RR: "real-time", os.SCHED_FIFO: "real-time"}
 
@@ -53,6 +54,8 @@ def of_product(directory: Path, stamp: Path, seconds: int) -> list[Row]:
         with busy(), LinkWatch(measured.pair.port) as watch:
             time.sleep(seconds)
         changes = troubles(measured) - before
+        if changes:
+            tell_troubles(measured)
         granted = ", ".join(f"{node.name} {scheduling(node.pid)}" for node in measured.pair.nodes)
     hogs, name = HOGS_PER_PROCESSOR * (os.cpu_count() or 1), f"pair-agent {INTERVAL_MS}/{TIMEOUT_MS} ms"
     rows = [Row(f"{name}: role changes, losses, freezes in {seconds} s, {hogs} hogs", [changes], "times", "0")]
@@ -65,6 +68,14 @@ def of_product(directory: Path, stamp: Path, seconds: int) -> list[Row]:
 def troubles(measured: MeasuredPair) -> int:
     """Returns how many events tell of something that nobody asked for."""
     return sum(measured.tail(node).count(*ROLE_EVENTS) for node in measured.pair.nodes)
+
+
+def tell_troubles(measured: MeasuredPair) -> None:
+    """Prints the newest events that tell of something that nobody asked for, because figures alone do not explain."""
+    for node in measured.pair.nodes:
+        told = [event for event in measured.tail(node).read() if event["code"] in ROLE_EVENTS]
+        for event in told[-TOLD_MAX:]:
+            print(f"  {event['time']} {node.name} {event['code']}: {event['sentence']}")
 
 
 def scheduling(agent_pid: int) -> str:

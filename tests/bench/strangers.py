@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.bench.flood import STRANGERS
 from tests.bench.frames import LinkWatch
-from tests.bench.hogs import ROLE_EVENTS, troubles
+from tests.bench.hogs import ROLE_EVENTS, tell_troubles, troubles
 from tests.bench.product import MeasuredPair, wait_for
 from tests.bench.report import Row
 from tests.bench.takeover import INTERVAL_MS, TIMEOUT_MS
@@ -84,6 +84,8 @@ def disturbance(directory: Path, interval_ms: int, timeout_ms: int, seconds: flo
         with flood(measured.pair.port), LinkWatch(measured.pair.port) as watch:
             time.sleep(seconds)
         changes = troubles(measured) - before
+        if changes:
+            tell_troubles(measured)
     rows = [Row(f"{name}: {', '.join(ROLE_EVENTS)} in {seconds:.0f} s of flood", [changes], "times", "0")]
     for side, gaps, quiet in zip(("primary", "backup"), watch.gaps_ms, calm.gaps_ms, strict=True):
         base = Row("without flood", quiet)

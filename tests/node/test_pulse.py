@@ -22,10 +22,13 @@ class FakeGround:
     linked_since_ns: int | None = None
     leased: bool = True
     renewals: list[int | None] = field(default_factory=list)
-    gaps: list[int] = field(default_factory=list)
+    calls: int = 0
 
     def pulse(self) -> Pulse:
-        return Pulse(self, renew=self.renewals.append, frozen=self.gaps.append)
+        return Pulse(self, renew=self.renewals.append, frozen=self.called)
+
+    def called(self) -> None:
+        self.calls += 1
 
 
 @pytest.fixture(autouse=True)
@@ -79,17 +82,59 @@ def test_workload_does_not_start_on_a_frame_of_the_link_before() -> None:
     trio.run(begin, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
-def test_p1_freeze_longer_than_the_lease_is_told_and_does_not_renew_it() -> None:
+@pytest.mark.parametrize("linked_since_ns", [None, 0])
+def test_p1_freeze_longer_than_the_lease_is_told_once_and_does_not_renew_it(linked_since_ns: int | None) -> None:
     async def freeze(clock: trio.testing.MockClock, ground: FakeGround) -> None:
+        pulse = ground.pulse()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(ground.pulse().run)
-            await trio.sleep(10)
+            nursery.start_soon(pulse.run)
+            await trio.sleep(1)
+            pulse.sent(SECOND)
             ground.renewals.clear()
             clock.jump(60)
             await trio.testing.wait_all_tasks_blocked()
-            assert [gap >= 60 * SECOND for gap in ground.gaps] == [True]
+            assert ground.calls == 1
             assert ground.renewals == []
+            gap_ns = pulse.take_gap_ns()
+            assert gap_ns is not None
+            assert gap_ns >= 60 * SECOND
+            assert pulse.take_gap_ns() is None
             nursery.cancel_scope.cancel()
 
     clock = trio.testing.MockClock(autojump_threshold=0)
-    trio.run(freeze, clock, FakeGround(), clock=clock)
+    trio.run(freeze, clock, FakeGround(linked_since_ns=linked_since_ns), clock=clock)
+
+
+def test_p1_gap_is_seen_before_anything_heard_is_believed_even_if_a_frame_goes_out_first() -> None:
+    async def wake(clock: trio.testing.MockClock) -> None:
+        ground = FakeGround(linked_since_ns=0)
+        pulse = ground.pulse()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pulse.run)
+            await trio.testing.wait_all_tasks_blocked()
+            pulse.sent(SECOND)
+            clock.jump(60)
+            pulse.sent(60 * SECOND)
+            assert pulse.take_gap_ns() is not None
+            nursery.cancel_scope.cancel()
+
+    clock = trio.testing.MockClock()
+    trio.run(wake, clock, clock=clock)
+
+
+def test_linked_taker_counts_from_its_last_frame_not_from_its_last_beat() -> None:
+    async def wait(clock: trio.testing.MockClock) -> None:
+        ground = FakeGround(linked_since_ns=0, leased=False)
+        pulse = ground.pulse()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pulse.run)
+            await trio.sleep(2)
+            pulse.sent(2 * SECOND)
+            await trio.sleep(4)
+            assert pulse.take_gap_ns() is None
+            await trio.sleep(1)
+            assert pulse.take_gap_ns() is not None
+            nursery.cancel_scope.cancel()
+
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    trio.run(wait, clock, clock=clock)

@@ -107,7 +107,8 @@ class Pair:
             case do.Tell():
                 self._send(at, node.link, effect.message)
             case do.DropLink():
-                self._close(at, node.link, told.LinkLoss.CLOSED)
+                for number in [each for each, made in self.connections.items() if not made.ends[at].over]:
+                    self._close(at, number, told.LinkLoss.CLOSED)
             case do.SayGoodbye():
                 self._close(at, node.link, told.LinkLoss.GOODBYE)
             case do.StartWorkload():
@@ -198,6 +199,8 @@ class Pair:
     def connect(self) -> None:
         """Makes a connection: both sides send their hello as they are now."""
         self.connections_made += 1
+        for at in (PRIMARY, BACKUP):
+            self.tell(at, told.ContactMade())
         hellos = [hello(at, node.roles, self.connections_made) for at, node in enumerate(self.nodes) if node.roles]
         ends = [End(inbox=(hellos[1 - at],), said=hellos[at].report) for at in (PRIMARY, BACKUP)]
         self.connections[self.connections_made] = Connection(ends)

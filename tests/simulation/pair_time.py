@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agent.core import inputs as told
 from tests.simulation.pair_model import Pair
 from tests.simulation.pair_values import FENCE_S, GREETING_S, SECOND, TAKEOVER_S
 
@@ -21,14 +22,16 @@ def wake(pair: Pair, at: int) -> None:
     """Lets a frozen agent run again; what it missed waits for it."""
     node = pair.nodes[at]
     assert node.frozen_since is not None
-    if pair.now - node.frozen_since > FENCE_S:
-        node.frozen_untold = True
+    frozen = node.frozen_untold or pair.now - node.frozen_since > FENCE_S
+    node.frozen_untold = False
     node.frozen_since, node.fence_at, node.woke_at = None, None, pair.now
     for connection in pair.connections.values():
         end = connection.ends[at]
         if end.silent_at is not None and end.silent_at <= pair.now:
             end.silent_at = pair.now + TAKEOVER_S // 4
     _set_silences(pair)
+    if frozen:
+        pair.tell(at, told.Frozen("this agent was frozen"))  # before all that came meanwhile
 
 
 def partition(pair: Pair, unheard: frozenset[int]) -> None:
