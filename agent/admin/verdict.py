@@ -55,6 +55,7 @@ class PairView:
     peer_ineligible_reason: str = ""
     workload: WorkloadState | None = None  # on this node; None: kind "none"
     maintenance: bool = False  # on either node
+    mismatches: tuple[str, ...] = ()  # sentences: what would go wrong in a failover all the same
     damping_ms: int = 0  # for so long no automatic role change
     trees: tuple[TreeView, ...] = ()
 
@@ -122,6 +123,7 @@ def _obstacles(view: PairView) -> Iterator[str]:
     if not eligible:
         why = _sentence(reason) or "It gave no reason; `pair-agent status` there says more."
         yield f"If the active node dies, {standby} stays standby because it is not eligible: {why}"
+    yield from view.mismatches
     for tree in view.trees:
         if not tree.complete:
             yield (

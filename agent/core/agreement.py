@@ -29,6 +29,7 @@ def agreed_record(record: Record, peer: Hello, pair_id: bytes, *, own_mode: Mode
         pair_id=record.pair_id or pair_id,
         peer_name=peer.name,
         peer_takeover_ms=min(peer.takeover_ms, peer.timeout_ms),
+        mode_unproven=False,
         damaged=False,
     )
     newer = report.maintenance_revision > record.maintenance_revision

@@ -104,14 +104,14 @@ class Handover(Settling):
             )
         elif taking and self.phase is Phase.ACTIVE:
             self._answer(False, f"this node is active already; `pair-agent {back}` moves the role to the other node")
-        elif taking and self.obstacle:
-            self._answer(False, f"this node cannot become active: {self.obstacle}")
+        elif taking and (self.obstacle or self.concern):
+            self._answer(False, f"this node should not become active: {self.obstacle or self.concern}")
         elif taking and self.phase is Phase.STANDBY and peer.role is Role.ACTIVE:
             self._answer(True, f"{word} has begun")
             self.workload_failed = False
             self._catch_up(Cause.ORDERED, Request(planned=True, hold=to_backup, reason=reason), now_ns)
-        elif not taking and self.phase is Phase.ACTIVE and not peer.eligible:
-            self._answer(False, f"the other node cannot become active: {peer.obstacle}")
+        elif not taking and self.phase is Phase.ACTIVE and (peer.obstacle or not peer.eligible):
+            self._answer(False, f"the other node should not become active: {peer.obstacle}")
         elif not taking and self.phase is Phase.ACTIVE:
             self._answer(True, f"{word} has begun")
             self._invite(Invite(planned=True, hold=to_backup, reason=reason))

@@ -20,6 +20,7 @@ from agent.core.vocabulary import Mode, Role, WorkloadState
 TEXT_CHARACTERS_MAX = 500
 ENTRIES_MAX = 64
 INTEGER_MAX = 2**63 - 1
+COUNTER_MAX = 2**53 - 1
 DURATION_MS_MAX = 24 * 3600 * 1000
 TOKEN_BYTES = 16
 PROOF_BYTES = 32
@@ -27,6 +28,7 @@ PROOF_BYTES = 32
 # Shapes narrower than their Python type; the annotation of a field names what `decode_untrusted` admits.
 DurationMs: TypeAlias = int  # 0 to DURATION_MS_MAX: it is added to clocks and handed to operating systems
 Lane: TypeAlias = int  # 0 or 1
+Counter: TypeAlias = int  # 0 to COUNTER_MAX: far from where adding one would leave what can be sent
 Token: TypeAlias = bytes  # TOKEN_BYTES
 TokenOrEmpty: TypeAlias = bytes
 ProofOrEmpty: TypeAlias = bytes  # PROOF_BYTES or empty
@@ -37,14 +39,14 @@ class Report:
     """What a node tells the other of itself, in the hello, in every heartbeat and at every change."""
 
     role: Role
-    term: int  # the highest term this node has seen or used
-    active_term: int  # the term of this node's own last activation; 0: never
-    eligible: bool  # could it become active; if not, `obstacle` says why
-    obstacle: str
+    term: Counter  # the highest term this node has seen or used
+    active_term: Counter  # the term of this node's own last activation; 0: never
+    eligible: bool  # could it become active
+    obstacle: str  # if not, why; if so, what would go wrong nevertheless; empty: nothing known
     workload_failed: bool  # its workload gave up here; only an operator moves the role to it
     hold: bool  # active and kept active until failback
     maintenance: bool
-    maintenance_revision: int  # the higher revision's `maintenance` holds for both nodes
+    maintenance_revision: Counter  # the higher revision's `maintenance` holds for both nodes
     workload: WorkloadState
 
 
@@ -76,6 +78,7 @@ class Hello:
     stop_timeout_ms: DurationMs
     wall_clock_ms: int
     report: Report
+    workload_kind: str = ""  # for people: what the node would start; the two should be the same
 
 
 @dataclass(frozen=True)
@@ -283,6 +286,12 @@ def _duration_ms(value: Any) -> int:
     return _integer(value)
 
 
+def _counter(value: Any) -> int:
+    if _integer(value) > COUNTER_MAX:
+        raise ValueError
+    return _integer(value)
+
+
 def _lane(value: Any) -> int:
     if _integer(value) > 1:
         raise ValueError
@@ -323,6 +332,7 @@ _BY_ANNOTATION: Mapping[str, Callable[[Any], Any]] = {
     "str": _text,
     "DurationMs": _duration_ms,
     "Lane": _lane,
+    "Counter": _counter,
     "Token": _bytes_of(TOKEN_BYTES),
     "TokenOrEmpty": _bytes_of(0, TOKEN_BYTES),
     "ProofOrEmpty": _bytes_of(0, PROOF_BYTES),

@@ -33,6 +33,7 @@ class Record:
     hold: bool = False
     maintenance: bool = False
     maintenance_revision: int = 0
+    mode_unproven: bool = False  # the mode was changed, and no link has confirmed since that the two nodes fit
     damaged: bool = False  # the stored record was lost: not eligible until the other node told its term
 
     @property

@@ -63,6 +63,7 @@ class RoleGround:
         self.peer_hello: Hello | None = None  # the last one
         self.workload = WorkloadState.STOPPED
         self.workload_failed = False
+        self.concern = ""  # what is known to go wrong if this node became active; it does so all the same
         self._damper = Damper()
         self._intent = Intent.EXIT
         self._invited: Invite | None = None  # by this node, while it is active
@@ -93,7 +94,7 @@ class RoleGround:
             term=self.record.term,
             active_term=self.record.active_term,
             eligible=not obstacle,
-            obstacle=obstacle,
+            obstacle=obstacle or self.concern,
             workload_failed=self.workload_failed,
             hold=self.record.hold,
             maintenance=self.record.maintenance,
@@ -106,6 +107,8 @@ class RoleGround:
         """Why this node could not become active at all; empty if it could."""
         if self.record.damaged:
             return "its state file was lost, and the other node has not told it the last term yet"
+        if self.record.mode_unproven:
+            return "its mode was changed, and it has not met the other node since; `run --force-activate` skips that"
         if self._settings.mode is Mode.BACKUP and not self.record.paired:
             return "it was never connected to its primary"
         return ""
@@ -153,7 +156,7 @@ class RoleGround:
         peer = self.peer
         if peer is not None and peer.eligible and not peer.workload_failed and not self.record.maintenance:
             hold = self._settings.mode is Mode.PRIMARY
-            self._invite(Invite(planned=False, hold=hold, reason="the workload fails on the other node"))
+            self._invite(Invite(planned=False, hold=hold, reason="the workload failed where it ran"))
 
     def _step_down(self, intent: Intent, cause: Cause, reason: str, now_ns: int) -> None:
         self._intent = intent

@@ -84,9 +84,10 @@ class Roles(Handover):
     def _started(self, now_ns: int) -> None:
         mode = self._settings.mode
         if self.record.mode != mode.value:
-            self._store(mode=mode.value, hold=False)
+            unproven = self.record.paired and mode is not Mode.STAND_ALONE
+            self._store(mode=mode.value, hold=False, mode_unproven=unproven)
         if self._settings.force_activate:
-            self._store(damaged=False)
+            self._store(damaged=False, mode_unproven=False)
             self._activate(Cause.STARTED, "an operator forced this node to become active", now_ns)
         elif mode is Mode.STAND_ALONE and not self.record.damaged:
             self._activate(Cause.STARTED, "this node is stand-alone", now_ns)

@@ -194,6 +194,13 @@ class Session:
             return []
         return [self._end(EndCause.CLOSED, "closed", sentence)]
 
+    def receive_refusal(self, code: str, sentence: str) -> list[SessionEvent]:
+        """Takes note that the layer below says that the peer refuses this node: in TLS 1.3 a certificate is judged
+        after the side that dialled believes the handshake over (RFC 8446, 4.4.2.4)."""
+        if self._state is State.CLOSED:
+            return []
+        return [self._end(EndCause.REFUSED_BY_PEER, code, sentence)]
+
     def handle_timer(self, now_ns: int, wall_clock_ms: int) -> list[SessionEvent]:
         """Sends what is due and notices silence. A call that comes later than `next_deadline` asked for grants the
         peer a little more time first: what it sent meanwhile may lie unread, and nobody is condemned on stale evidence.

@@ -25,6 +25,7 @@ log = logging.getLogger("agent.link")
 KEY_LABELS = {True: b"EXPORTER-pair-agent-beacon-dialler", False: b"EXPORTER-pair-agent-beacon-listener"}
 LINKED_INTERVAL_S = 2.0
 PAUSE_AFTER_ERROR_S = 1.0
+PAUSE_AFTER_STRANGER_S = 0.005
 
 
 def beacon_keys(stream: TlsStream, *, dialled: bool) -> BeaconKeys:
@@ -105,6 +106,7 @@ class Beacons:
                 continue
             beacon = self._codec.decode_untrusted(datagram) if self._codec is not None else None
             if beacon is None:
+                await trio.sleep(PAUSE_AFTER_STRANGER_S)  # a flood of them costs little
                 continue
             self._heard_ns = boottime_ns()
             if learn:

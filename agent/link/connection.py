@@ -149,7 +149,7 @@ class Connection:
             try:
                 data = await self._stream.receive_some(RECEIVE_BYTES)
             except PeerError as error:
-                self._dispatch(self.session.receive_end(str(error)))
+                self._dispatch(self.session.receive_refusal(error.code, str(error)))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 self._dispatch(self.session.receive_end("the connection was reset"))
             else:

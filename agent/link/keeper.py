@@ -117,6 +117,11 @@ class LinkKeeper:
             self._owner.link_event("link-down", sentence)
         self._last_error = sentence
 
+    def note_refusal(self, sentence: str) -> None:
+        """Takes that somebody was refused, for status only: it may have been the other node."""
+        if self._link is None:
+            self._last_error = sentence
+
     async def run_stream(self, stream: TlsStream, address: str, *, dialled: bool) -> bool:
         """Runs the protocol on a verified stream until it ends; returns whether it ever was the link."""
         credentials = Credentials(
@@ -200,8 +205,10 @@ class LinkKeeper:
         self._owner.tell(told.LinkLost(loss, connection.session.last_received_ns, event.sentence))
 
     def _never_linked(self, connection: Connection, event: Ended) -> None:
-        if event.cause in (EndCause.REFUSED_BY_PEER, EndCause.REFUSED_HERE, EndCause.FAULT):
+        if connection.session.dialled:
             self.note_failure(event.sentence)
+        else:
+            self.note_refusal(event.sentence)
         # Who was dialled and refuses lives; whoever dialled may be anybody, and who breaks the protocol may be broken.
         if connection.session.dialled and event.cause in (EndCause.REFUSED_BY_PEER, EndCause.REFUSED_HERE):
             self._owner.tell(told.ContactRefused(event.sentence))

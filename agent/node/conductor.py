@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import secrets
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ import trio
 from agent import __version__
 from agent.admin.codes import EventCode, event_code
 from agent.admin.events import EventLog
-from agent.config.model import Config
+from agent.config.model import Config, WorkloadKind
 from agent.core import effects as do
 from agent.core import inputs as told
 from agent.core.messages import TOKEN_BYTES, Hello, Report
@@ -78,6 +79,7 @@ class Conductor:
             interval_ms=config.heartbeat.interval,
             patience_ms=takeover_ms(config),
         )
+        self.roles.concern = workload_concern(config)
         self.keeper = LinkKeeper(self, self.beacons)
         self.supervisor: Supervisor  # set by the composition before `run`
         self.pulse = Pulse(
@@ -130,6 +132,7 @@ class Conductor:
             stop_timeout_ms=config.workload.stop_timeout,
             wall_clock_ms=wall_ms(),
             report=self.roles.report,
+            workload_kind=config.workload.kind.value,
         )
 
     def report(self) -> Report:
@@ -299,6 +302,20 @@ class Conductor:
                     self._answer(effect)
             case do.Exit():
                 self.finished.set()
+
+
+def workload_concern(config: Config) -> str:
+    """Returns what is known to go wrong if the workload were started here; empty: nothing."""
+    workload = config.workload
+    command = {WorkloadKind.PROCESS: workload.command, WorkloadKind.COMMANDS: workload.start}.get(workload.kind)
+    if not command:
+        return ""
+    path = workload.environment.get("PATH")
+    program = command[0]
+    beside = workload.working_directory / program
+    if shutil.which(program, path=path) or beside.exists():
+        return ""
+    return f"its workload's program {program!r} was not found when the agent started"
 
 
 def takeover_ms(config: Config) -> int:

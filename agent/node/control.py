@@ -5,7 +5,7 @@ Reads the parts, decides nothing: orders go to the roles, verdicts come from `ag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from agent.admin.verdict import PairView, readiness, redundancy, service_level
 from agent.config.model import Config, WorkloadKind
 from agent.core import inputs as told
 from agent.core.role_table import Phase
-from agent.core.vocabulary import NANOSECONDS_PER_MILLISECOND, Mode, Role
+from agent.core.vocabulary import NANOSECONDS_PER_MILLISECOND, Mode, Role, WorkloadState
 from agent.node.conductor import Conductor
 from agent.platform.clock import boottime_ns, wall_ms
 
@@ -116,8 +116,25 @@ class NodeControl(Control):
             peer_ineligible_reason="" if peer is None else peer.obstacle or "Its workload failed there.",
             workload=None if config.workload.kind is WorkloadKind.NONE else self._conductor.supervisor.status.state,
             maintenance=roles.record.maintenance,
+            mismatches=tuple(self._mismatches()),
             damping_ms=roles.damped_ns(now_ns) // NANOSECONDS_PER_MILLISECOND,
         )
+
+    def _mismatches(self) -> Iterator[str]:
+        """What would go wrong in a failover although both nodes may become active."""
+        roles, config = self._conductor.roles, self._config
+        if roles.peer is None or roles.peer_hello is None:
+            return
+        other, own_kind, kind = roles.peer_hello.name, config.workload.kind.value, roles.peer_hello.workload_kind
+        if kind and kind != own_kind:
+            yield (
+                f'The nodes would not start the same: [workload] kind is "{own_kind}" here and "{kind}" on {other}. '
+                "Set the same workload in both agent.toml."
+            )
+        if roles.concern:
+            yield f"If this node became active, its workload would fail: {roles.concern}."
+        if roles.peer.eligible and roles.peer.obstacle:
+            yield f"If {other} became active, the workload would fail there: {roles.peer.obstacle}."
 
     async def act(self, action: Action, arguments: Mapping[str, Any]) -> Answer:
         """Does `action` and returns once its outcome is known or its bound has passed."""
@@ -142,10 +159,16 @@ class NodeControl(Control):
 
         def done() -> bool:
             if taking:
-                return roles.phase is Phase.ACTIVE
-            return roles.phase is Phase.STANDBY and roles.peer is not None and roles.peer.role is Role.ACTIVE
+                return roles.phase is Phase.ACTIVE and roles.workload is WorkloadState.RUNNING
+            peer = roles.peer
+            moved = roles.phase is Phase.STANDBY and peer is not None and peer.role is Role.ACTIVE
+            return moved and peer is not None and peer.workload is WorkloadState.RUNNING
 
         def failed() -> bool:
+            if roles.phase is Phase.ACTIVE and roles.workload is WorkloadState.FAILED:
+                return True
+            if roles.peer is not None and roles.peer.workload_failed:
+                return True
             return roles.phase is Phase.STANDBY if taking else roles.phase is Phase.ACTIVE and not roles.inviting
 
         with trio.move_on_after(stopping_ms / MILLISECONDS_PER_SECOND + OUTCOME_SLACK_S):

@@ -19,6 +19,7 @@ from agent.platform.locks import DirectoryLock
 from agent.platform.state_file import SlotFile
 
 RECORD_FILE = "record"
+EVENTS_FILE = "events.jsonl"  # where it is, an agent ran: a missing record is then a lost one
 
 
 class RecordStore:
@@ -42,13 +43,16 @@ class RecordStore:
                 f"the state file {self._path} was written by a newer pair-agent; "
                 "install that version again, or a newer one"
             )
-        if reading.empty:
+        if reading.empty and not any(self._path.parent.glob(f"{EVENTS_FILE}*")):
             record = Record(mode=mode.value, term_lane=lane)
             self._file.write(encode_record(record))
             return record
         if reading.payload is None:
+            what = (
+                "is missing, though this node ran before" if reading.empty else "is damaged, and a copy of it is kept"
+            )
             announce(
-                f"the state file {self._path} is damaged and a copy of it kept; this node becomes active only after "
+                f"the state file {self._path} {what}; this node becomes active only after "
                 "the other node told it the last term, or with `pair-agent run --force-activate`"
             )
             record = after_damage(None, mode.value, lane)

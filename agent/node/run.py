@@ -20,9 +20,9 @@ from agent.admin.codes import EventCode
 from agent.admin.events import EventLog
 from agent.admin.token import load_or_create_token
 from agent.config.load import announce_inactive_keys
-from agent.config.model import Config, Trust
+from agent.config.model import Config, Trust, WorkloadKind
 from agent.core import inputs as told
-from agent.core.errors import CredentialError, PairAgentError, StateError
+from agent.core.errors import CredentialError, PairAgentError, StateError, WorkloadError
 from agent.core.vocabulary import Mode
 from agent.link.dialler import Dialler, Outcome, Target
 from agent.link.identity import Identity, load_identity, validity_warnings
@@ -30,7 +30,7 @@ from agent.link.listener import Listener
 from agent.link.tls import TlsStream
 from agent.node.conductor import Conductor
 from agent.node.control import NodeControl
-from agent.node.record_store import RecordStore
+from agent.node.record_store import EVENTS_FILE, RecordStore
 from agent.platform.locks import DirectoryLock
 from agent.platform.permissions import readable_by_others
 from agent.platform.priority import Level, raise_priority
@@ -41,7 +41,6 @@ from agent.workload.supervisor import Supervisor
 
 log = logging.getLogger("agent.node")
 
-EVENTS_FILE = "events.jsonl"
 STOP_SLACK_S = 15.0
 REFUSALS_PER_EVENT_S = 10.0
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
@@ -87,6 +86,7 @@ class _Node:
             report=self._conductor.workload_event,
             inherited_sockets=self._sockets,
         )
+        self._hurried = False
         self._refusals = 0
         self._refusals_told = -REFUSALS_PER_EVENT_S
 
@@ -105,10 +105,16 @@ class _Node:
                 elif config.mode is Mode.BACKUP:
                     nursery.start_soon(self._dial)
                 await conductor.run()
+                await conductor.supervisor.shut_down()
                 nursery.cancel_scope.cancel()
             self._events.append(EventCode.AGENT_STOPPED, "the agent stopped")
             outer.cancel_scope.cancel()
         self._store.close()
+        if self._hurried:
+            raise WorkloadError(
+                "the agent was told twice to stop and ended at once: nobody waited for the workload's end, and the "
+                "other node was not told"
+            )
 
     async def _serve_admin(self, task_status: trio.TaskStatus[None]) -> None:
         control = NodeControl(self._config, self._conductor, self._events, self._notices)
@@ -132,6 +138,8 @@ class _Node:
                     f'certificates.trust = "{config.certificates.trust.value}": whoever knows the pre-shared key can '
                     'join this pair; set it to "pinned" and paste the certificates'
                 )
+        if config.workload.kind is WorkloadKind.NONE:
+            self._notices.append('[workload] kind is "none": the roles move, but no application is started or stopped')
         for notice in self._notices:
             log.warning("%s", notice)
         if (refused := raise_priority(Level.REALTIME)) is not None:
@@ -171,6 +179,7 @@ class _Node:
     def _refused(self, address: str, sentence: str) -> None:
         """Tells of refused strangers without letting a flood of them flood the log."""
         self._refusals += 1
+        self._conductor.keeper.note_refusal(sentence)
         if trio.current_time() - self._refusals_told < REFUSALS_PER_EVENT_S:
             return
         self._refusals_told = trio.current_time()
@@ -191,10 +200,14 @@ class _Node:
                 log.info("%s: stopping; once more stops at once", signal.Signals(number).name)
                 break
             self._conductor.tell(told.StopOrdered())
-            with trio.move_on_after(self._config.workload.stop_timeout / 1000 + STOP_SLACK_S):
-                async for _ in received:
-                    break
-            everything.cancel()
+            # Without a bound: until its end is confirmed the workload may run, and the other must not start its own.
+            while True:
+                with trio.move_on_after(self._config.workload.stop_timeout / 1000 + STOP_SLACK_S):
+                    async for _ in received:
+                        self._hurried = True
+                        everything.cancel()
+                        return
+                log.warning("still waiting for the workload's end; another signal ends the agent without it")
 
 
 def _make_directory(config: Config) -> None:

@@ -1,14 +1,17 @@
 """Asks a workload whether it is well: by its process, a TCP connection, an HTTP request or a command.
 
-One question is one `probe`, bounded in time; what the answers are good for is decided in agent.core.health.
+One question is one `probe`, bounded in time and in bytes; what the answers are good for is decided in
+agent.core.health. Whatever comes back, and whatever goes wrong in asking, the watch goes on.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import ssl
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import trio
@@ -20,10 +23,12 @@ from agent.workload.commands import run_command
 _log = logging.getLogger("agent.workload")
 
 _ANSWER_BYTES_MAX = 4_096
+_STATUS_DIGITS = 3  # RFC 9112, section 4
 _STATUS_FAILURE = 400  # the lowest status that means "not well"
 _NANOSECONDS_PER_MILLISECOND = 1_000_000
 _MILLISECONDS_PER_SECOND = 1_000
 _STALL_FACTOR = 2  # a probe that took this many times its bound was not given the time to end
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})  # of the agent, or of its system
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Finding:
     """What a probe found: `problem` None is well, else a sentence."""
 
     problem: str | None
-    is_evidence: bool = True  # False: the agent itself was held up, so that it says nothing about the workload
+    is_evidence: bool = True  # False: the agent itself was held up or lacked something; nothing is known of the workload
 
 
 async def probe(workload: Workload, environment: Mapping[str, str]) -> Finding:
@@ -39,23 +44,23 @@ async def probe(workload: Workload, environment: Mapping[str, str]) -> Finding:
     health = workload.health
     began_ns = boottime_ns()
     if health.kind is HealthKind.COMMAND:
-        problem = await _probe_command(health.command, workload, environment, "health command")
+        finding = await _probe_command(health.command, workload, environment, "health command")
     elif health.kind is HealthKind.PROCESS:
         if workload.kind is not WorkloadKind.COMMANDS or not workload.status:
             return Finding(None)  # that it runs is known already
-        problem = await _probe_command(workload.status, workload, environment, "status command")
+        finding = await _probe_command(workload.status, workload, environment, "status command")
     else:
-        problem = f"no answer from {health.address or health.url} within {health.timeout} ms"
+        finding = Finding(f"no answer from {health.address or health.url} within {health.timeout} ms")
         with trio.move_on_after(health.timeout / _MILLISECONDS_PER_SECOND):
             if health.kind is HealthKind.TCP:
-                problem = await _probe_tcp(health.address)
+                finding = await _probe_tcp(health.address)
             else:
-                problem = await _probe_http(health.url)
-    if problem is not None:
+                finding = await _probe_http(health.url)
+    if finding.problem is not None:
         took_ms = (boottime_ns() - began_ns) // _NANOSECONDS_PER_MILLISECOND
         if took_ms > _STALL_FACTOR * health.timeout + _MILLISECONDS_PER_SECOND:
             return Finding(f"a health check bounded by {health.timeout} ms took {took_ms} ms", is_evidence=False)
-    return Finding(problem)
+    return finding
 
 
 async def watch(
@@ -64,9 +69,14 @@ async def watch(
     """Probes every `health.interval` ms, the first time after one, until cancelled; calls with None or a problem."""
     while True:
         await trio.sleep(workload.health.interval / _MILLISECONDS_PER_SECOND)
-        finding = await probe(workload, environment())
+        surroundings = environment()
+        # With the star: a fault may come in one group with the cancellation that ends the watch.
+        try:
+            finding = await probe(workload, surroundings)
+        except* Exception as faults:
+            finding = _finding_of(faults)
         if not finding.is_evidence:
-            _log.warning("Health: %s; the agent itself was held up, so that it does not count.", finding.problem)
+            _log.warning("Health: %s; this is the agent's own trouble, so that it does not count.", finding.problem)
             continue
         if finding.problem is not None:
             _log.warning("Health: %s.", finding.problem)
@@ -75,31 +85,35 @@ async def watch(
 
 async def _probe_command(
     arguments: tuple[str, ...], workload: Workload, environment: Mapping[str, str], label: str
-) -> str | None:
+) -> Finding:
     problem = await run_command(
         arguments, environment, timeout_ms=workload.health.timeout, working_directory=workload.working_directory
     )
-    return None if problem is None else f"the {label} {problem}"
+    if problem is None:
+        return Finding(None)
+    # The words are all that is left of the error; a command that did start never ends with them.
+    lacking = any(problem.endswith(f": {os.strerror(code)}") for code in _SHORTAGES)
+    return Finding(f"the {label} {problem}", is_evidence=not lacking)
 
 
-async def _probe_tcp(address: str) -> str | None:
+async def _probe_tcp(address: str) -> Finding:
     host, _, port = address.rpartition(":")
     try:
         stream = await trio.open_tcp_stream(host.strip("[]"), int(port))
     except OSError as error:
-        return f"no connection to {address}: {_reason(error)}"
+        return Finding(f"no connection to {address}: {_reason(error)}", is_evidence=not _is_shortage(error))
     await trio.aclose_forcefully(stream)
-    return None
+    return Finding(None)
 
 
-async def _probe_http(url: str) -> str | None:
+async def _probe_http(url: str) -> Finding:
     try:
         status = await _ask_status(urllib.parse.urlsplit(url))
     except (OSError, trio.BrokenResourceError, ssl.SSLError) as error:
-        return f"no answer from {url}: {_reason(error)}"
+        return Finding(f"no answer from {url}: {_reason(error)}", is_evidence=not _is_shortage(error))
     if status is None:
-        return f"{url} answered with something that is not HTTP"
-    return None if status < _STATUS_FAILURE else f"{url} answered with status {status}"
+        return Finding(f"{url} answered with something that is not HTTP")
+    return Finding(None if status < _STATUS_FAILURE else f"{url} answered with status {status}")
 
 
 async def _ask_status(url: urllib.parse.SplitResult) -> int | None:
@@ -117,16 +131,41 @@ async def _ask_status(url: urllib.parse.SplitResult) -> int | None:
         await stream.send_all(f"{request}Accept: */*\r\nConnection: close\r\n\r\n".encode("ascii", "replace"))
         answer = b""
         while b"\n" not in answer and len(answer) < _ANSWER_BYTES_MAX:
-            part = await stream.receive_some(_ANSWER_BYTES_MAX)
+            part = await stream.receive_some(_ANSWER_BYTES_MAX - len(answer))
             if not part:
                 break
             answer += part
     finally:
         await trio.aclose_forcefully(stream)
     fields = answer.split(b"\n", 1)[0].split()
-    if len(fields) < 2 or not fields[0].startswith(b"HTTP/") or not fields[1].isdigit():
+    if len(fields) < 2 or not fields[0].startswith(b"HTTP/"):
         return None
-    return int(fields[1])
+    status = fields[1]
+    return int(status) if len(status) == _STATUS_DIGITS and status.isdigit() else None
+
+
+def _finding_of(faults: BaseExceptionGroup[Exception]) -> Finding:
+    """The last resort for what no probe expected: a problem to be told, never the end of the agent."""
+    _log.error("A health check failed because of a fault in the agent.", exc_info=faults)
+    first = next(_leaves(faults))
+    problem = f"the health check failed: {type(first).__name__}: {first}"
+    return Finding(problem, is_evidence=not _is_shortage(faults))
+
+
+def _is_shortage(error: BaseException) -> bool:
+    """Tells whether the agent lacked descriptors or memory for asking, in one of its attempts at least."""
+    return any(isinstance(leaf, OSError) and leaf.errno in _SHORTAGES for leaf in _leaves(error))
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yields the errors that a group holds, or that caused a library's own, down to those with no cause."""
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    elif error.__cause__ is not None:
+        yield from _leaves(error.__cause__)
+    else:
+        yield error
 
 
 def _reason(error: BaseException) -> str:

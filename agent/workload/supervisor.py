@@ -98,6 +98,7 @@ class Supervisor:
         self._lease_until_ns: int | None = None
         # What is.
         self._phase = _Phase.STOPPED
+        self._stopped = trio.Event()  # set at the next end
         self._numbers = 0  # orders are numbered, so that late answers are told apart
         self._run_number = 0
         self._run_term: int | None = None
@@ -152,6 +153,14 @@ class Supervisor:
         else:
             self._stops_owed += 1
         self._step()
+
+    async def shut_down(self) -> None:
+        """Stops a warm workload as a cold one is stopped; returns when its end is confirmed. The agent is ending."""
+        self._warm, self._wanted = False, Role.STANDBY
+        self._pause = None
+        self._step()
+        while self._phase is not _Phase.STOPPED:
+            await self._stopped.wait()
 
     def renew_lease(self, until_ns: int | None) -> None:
         """Lets the workload run until then, agent.platform.clock; None: without a lease. May be dropped."""
@@ -298,6 +307,8 @@ class Supervisor:
         self._phase = phase
         if phase is _Phase.STOPPED:
             self._pid = None
+            self._stopped.set()
+            self._stopped = trio.Event()
         if phase is not _Phase.RUNNING:
             self._healthy = None
             if self._checking is not None:

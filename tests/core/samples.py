@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from agent.core.messages import (
+    COUNTER_MAX,
     DURATION_MS_MAX,
     INTEGER_MAX,
     PROOF_BYTES,
@@ -93,6 +94,7 @@ WRONG_BY_ANNOTATION: dict[str, tuple[Any, ...]] = {
     "int": (*_NO_INTEGERS, INTEGER_MAX + 1, 2**64 - 1),
     "DurationMs": (*_NO_INTEGERS, DURATION_MS_MAX + 1, INTEGER_MAX),
     "Lane": (*_NO_INTEGERS, 2, INTEGER_MAX),
+    "Counter": (*_NO_INTEGERS, COUNTER_MAX + 1, INTEGER_MAX),
     "bool": (*_NEVER, 0, 1, "true", b"\x01"),
     "str": (*_NEVER, 0, True, b"text", "x" * (TEXT_CHARACTERS_MAX + 1)),
     "Token": (*_NO_BYTES, b"", b"x" * PROOF_BYTES),
@@ -110,6 +112,7 @@ _STRATEGIES: dict[str, st.SearchStrategy[Any]] = {
     "int": st.integers(0, INTEGER_MAX),
     "DurationMs": st.integers(0, DURATION_MS_MAX),
     "Lane": st.integers(0, 1),
+    "Counter": st.integers(0, COUNTER_MAX),
     "bool": st.booleans(),
     "str": _TEXT,
     "Token": st.binary(min_size=TOKEN_BYTES, max_size=TOKEN_BYTES),

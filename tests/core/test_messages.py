@@ -294,6 +294,7 @@ DOCUMENTED_TYPES = {
     "int": "integer",
     "DurationMs": "duration",
     "Lane": "0 or 1",
+    "Counter": "counter",
     "bool": "boolean",
     "str": "text",
     "Token": "16 bytes",
