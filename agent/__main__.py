@@ -11,6 +11,7 @@ import io
 import os
 import sys
 import traceback
+from typing import TextIO
 
 import click
 
@@ -23,6 +24,8 @@ WRONG_USAGE_OR_CONFIGURATION = 2
 AGENT_NOT_RUNNING = 3
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
+_DETAILS = "With PAIR_AGENT_DEBUG=1 in the environment it shows the details."
+
 
 def main() -> None:
     """Runs the command that the arguments name, and exits with its exit code."""
@@ -31,6 +34,7 @@ def main() -> None:
 
 def run_command(arguments: list[str]) -> int:
     """Runs one command and returns its exit code; SystemExit is the only exception that passes."""
+    _replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # A name in another script must not end a command on a terminal with few letters.
         if isinstance(stream, io.TextIOWrapper):
@@ -42,6 +46,17 @@ def run_command(arguments: list[str]) -> int:
         return code if isinstance(code, int) else DONE
     except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:
         return _exit_code(error)
+    finally:
+        if not _takes_output(sys.stderr):
+            _abandon(sys.stderr)
+
+
+def _replace_closed_streams() -> None:
+    """Puts the null device where whoever started the command closed a stream; Python has None there."""
+    # In the order of their descriptors, so that none of these is taken by a file that is opened later.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
 
 
 def _exit_code(error: BaseException) -> int:
@@ -58,13 +73,16 @@ def _exit_code(error: BaseException) -> int:
             error.show()
         return error.exit_code
     if isinstance(error, BrokenPipeError) or (isinstance(error, OSError) and error.errno == errno.EPIPE):
-        return _leave_broken_pipe()
+        _abandon(sys.stdout)
+        return FAILED
     if isinstance(error, PairAgentError):
         return _say(str(error), _code_of(error))
     if os.environ.get("PAIR_AGENT_DEBUG") == "1":
         traceback.print_exception(error)
+    if isinstance(error, OSError):
+        return _say(_sentence_of(error), FAILED)
     sentence = f"Internal error ({type(error).__name__}): this is a fault of pair-agent, please report it. "
-    return _say(sentence + "With PAIR_AGENT_DEBUG=1 in the environment it shows the details.", FAILED)
+    return _say(sentence + _DETAILS, FAILED)
 
 
 def _exit_code_of_group(group: BaseExceptionGroup[BaseException]) -> int:
@@ -103,11 +121,36 @@ def _say(sentence: str, code: int) -> int:
     return code
 
 
-def _leave_broken_pipe() -> int:
-    # Whoever read the output has left; the interpreter must not fail again when it flushes at the end.
+def _sentence_of(error: OSError) -> str:
+    """Says what the system refused: a file, the output, or the current folder, which the error does not name."""
+    reason = error.strerror or str(error)
+    if error.filename is not None:
+        return f"{error.filename}: {reason}. {_DETAILS}"
+    if not _takes_output(sys.stdout):
+        _abandon(sys.stdout)
+        return f"standard output cannot be written: {reason}."
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return "The current folder does not exist any more; change to another one."
+    except OSError:
+        return f"The current folder cannot be used: {reason}. Change to another one."
+    return f"The system refused: {reason}. {_DETAILS}"
+
+
+def _takes_output(stream: TextIO) -> bool:
+    """Tells whether what was written can leave; what could not leave once is tried again."""
+    try:
+        stream.flush()
+    except OSError:
+        return False
+    return True
+
+
+def _abandon(stream: TextIO) -> None:
+    # Nobody takes what is written there; the interpreter must not fail again when it flushes at the end.
     with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return FAILED
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

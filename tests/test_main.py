@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -41,6 +44,10 @@ def run_raising(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int:
         (BaseExceptionGroup("tasks", [KeyboardInterrupt(), KeyboardInterrupt()]), 130, ""),
         (ExceptionGroup("tasks", [ZeroDivisionError(), PairAgentError("it failed")]), 1, "it failed"),
         (BrokenPipeError(), 1, ""),
+        (PermissionError(errno.EACCES, "Permission denied", "/state/record"), 1, "/state/record: Permission denied"),
+        (OSError(errno.EMFILE, "Too many open files"), 1, "Too many open files"),
+        (OSError("odd"), 1, "odd"),
+        (ExceptionGroup("tasks", [OSError(errno.ENOSPC, "No space left", "f")]), 1, "f: No space left"),
     ],
 )
 def test_what_a_command_raises_decides_sentence_and_exit_code(
@@ -94,8 +101,6 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
     command = cli.get_command(context, name)
     assert command is not None
     for path, inner in _commands(command, f"pair-agent {name}"):
-        if isinstance(inner, click.Group):
-            continue
         assert f"{path}" in (inner.help or ""), path
         assert "Example" in (inner.help or ""), path
 
@@ -107,3 +112,53 @@ def test_a_reader_who_leaves_early_is_no_error_message() -> None:
         ["sh", "-c", f'"{sys.executable}" -m agent --help | true'], capture_output=True, text=True, check=False
     )
     assert process.stderr == ""
+
+
+def run_in_shell(line: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command line `line`, in which "$@" stands for the program and its arguments."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    program = [sys.executable, "-m", "agent", *arguments]
+    return subprocess.run(
+        ["sh", "-c", line, "sh", *program], capture_output=True, text=True, check=False, cwd=folder, env=environment
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell closes the stream")
+@pytest.mark.parametrize(("line", "code"), [('"$@" >&-', 0), ('"$@" 2>&-', 0), ('"$@" <&- >&- 2>&-', 0)])
+def test_closed_streams_end_no_command(line: str, code: int, tmp_path: Path) -> None:
+    for arguments in (["key", "generate"], ["--version"]):
+        ended = run_in_shell(line, tmp_path, *arguments)
+        assert (ended.returncode, ended.stderr) == (code, "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell closes the stream")
+def test_an_error_without_a_stream_to_say_it_keeps_its_exit_code(tmp_path: Path) -> None:
+    assert run_in_shell('"$@" 2>&-', tmp_path, "check", "--config", "none.toml").returncode == 2
+    assert run_in_shell('"$@" <&- >&- 2>&-', tmp_path, "no-such-command").returncode == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux'")
+def test_an_output_that_takes_nothing_is_named_with_its_reason(tmp_path: Path) -> None:
+    for arguments in (["key", "generate"], ["--version"], ["interfaces"]):
+        ended = run_in_shell('"$@" >/dev/full', tmp_path, *arguments)
+        assert ended.returncode == 1
+        assert ended.stderr == f"standard output cannot be written: {os.strerror(errno.ENOSPC)}.\n"
+    assert run_in_shell('"$@" 2>/dev/full', tmp_path, "no-such-command").returncode == 2
+    assert run_in_shell('"$@" 2>/dev/full', tmp_path, "cert", "show", "--config", "none.toml").returncode == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not remove the current folder of a process")
+def test_a_current_folder_that_was_removed_is_called_so(tmp_path: Path) -> None:
+    for arguments in (["check"], ["status"], ["init", "--mode", "primary"]):
+        (tmp_path / "gone").mkdir()
+        ended = run_in_shell('cd gone && rmdir ../gone && "$@"', tmp_path, *arguments)
+        assert ended.returncode == 1
+        assert ended.stderr == "The current folder does not exist any more; change to another one.\n"
+
+
+def test_what_was_wrong_with_a_file_comes_with_its_details_on_request(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PAIR_AGENT_DEBUG", "1")
+    assert run_raising(PermissionError(errno.EACCES, "denied", "file"), monkeypatch) == 1
+    assert "Traceback" in capsys.readouterr().err

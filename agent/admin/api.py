@@ -33,6 +33,8 @@ from agent.core.vocabulary import Role
 from agent.platform.sockets import open_listener
 
 EVENT_WAIT_MS_MAX = 30_000
+EVENT_READERS_MAX = 16  # that wait at a time
+EVENT_RETRY_AFTER_S = 5
 EVENTS_DEFAULT = 100
 SEQUENCE_MAX = 2**63 - 1
 TEST_COUNT_MAX = 100
@@ -164,6 +166,7 @@ class _Endpoints:
 
     def __init__(self, control: Control) -> None:
         self._control = control
+        self._readers_waiting = 0
 
     async def active(self, _request: Request) -> Response:
         return self._role_probe(Role.ACTIVE)
@@ -194,12 +197,8 @@ class _Endpoints:
         wait_ms = query_integer(request, "wait_ms", minimum=0, maximum=EVENT_WAIT_MS_MAX, default=0)
         # A number not given yet was lost in a crash before it reached the disk; its reader must not wait for ever.
         after = min(after, log.last_sequence)
-        if wait_ms > 0:
-            with trio.move_on_after(wait_ms / 1000) as scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_cancel_when_gone, request, scope)
-                    await log.wait_for_more(after)
-                    nursery.cancel_scope.cancel()
+        if wait_ms > 0 and after == log.last_sequence:
+            await self._wait_for_events(request, after, wait_ms)
         return JSONResponse([event.as_json() for event in log.since(after, limit)])
 
     async def failover(self, request: Request) -> Response:
@@ -224,6 +223,23 @@ class _Endpoints:
         if not answer.done:
             return problem(HTTPStatus.CONFLICT, answer.sentence, details={"details": dict(answer.details)})
         return JSONResponse({"sentence": answer.sentence, "details": dict(answer.details)})
+
+    async def _wait_for_events(self, request: Request, after: int, wait_ms: int) -> None:
+        if self._readers_waiting >= EVENT_READERS_MAX:
+            raise RefusedError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"{EVENT_READERS_MAX} readers wait for events already; ask without wait_ms, or again later.",
+                {"Retry-After": str(EVENT_RETRY_AFTER_S)},
+            )
+        self._readers_waiting += 1
+        try:
+            with trio.move_on_after(wait_ms / 1000) as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_cancel_when_gone, request, scope)
+                    await self._control.events().wait_for_more(after)
+                    nursery.cancel_scope.cancel()
+        finally:
+            self._readers_waiting -= 1
 
     def _role_probe(self, wanted: Role) -> Response:
         role = Role(self._control.status()["role"])

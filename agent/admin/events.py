@@ -21,9 +21,11 @@ import trio
 from agent.admin.codes import EventCode
 from agent.admin.event_file import EventFile
 from agent.admin.printable import printable
+from agent.platform.priority import at_agents_priority
 
 EVENTS_KEPT = 1000
 FLUSH_TIMEOUT_S = 2.0
+WRITE_DELAY_S = 0.05  # so that what belongs to one change is one write, and none competes with a takeover
 
 FieldValue = str | int | float | bool | None
 
@@ -124,6 +126,7 @@ class EventLog:
         try:
             while True:
                 await self._writer_wanted.wait()
+                await trio.sleep(WRITE_DELAY_S)
                 self._writer_wanted = trio.Event()
                 await self._write()
         finally:
@@ -132,7 +135,8 @@ class EventLog:
 
     async def _write(self) -> None:
         # A write that the disk holds is left to its thread, and the limiter keeps the next one behind it.
-        trouble = await trio.to_thread.run_sync(self._drain, abandon_on_cancel=True, limiter=self._one_writer)
+        drain = at_agents_priority(self._drain)
+        trouble = await trio.to_thread.run_sync(drain, abandon_on_cancel=True, limiter=self._one_writer)
         if trouble is None:
             self.trouble = None
         else:

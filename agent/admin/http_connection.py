@@ -2,13 +2,16 @@
 
 One task, no queue, no shield: requests are answered one after the other, the application reads and writes the stream
 through `_receive` and `_send`. So whatever is cancelled ends at once, and what a client sends is read only when asked
-for. Knows no routes. Bounded: the head, the time for it, the pipelined bytes kept, each send, the requests.
+for. It tells when it waits for the client, to ask or to read, so that others can be preferred. Knows no routes.
+Bounded: the head, the time for it, the pipelined bytes kept, each send, the requests.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any
@@ -36,9 +39,16 @@ class ClientGoneError(OSError):
 class HttpConnection:
     """Serves the requests of one client."""
 
-    def __init__(self, application: ASGIApp, stream: trio.SocketStream) -> None:
+    def __init__(
+        self,
+        application: ASGIApp,
+        stream: trio.SocketStream,
+        waiting: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
+        """`waiting()` is entered while the client is waited for: for a whole head, for it to read, for its end."""
         self._application = application
         self._stream = stream
+        self._waiting = waiting
         self._protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
         self._method = b""
         self._body_ended = False
@@ -63,14 +73,17 @@ class HttpConnection:
     async def _next_request(self) -> h11.Request | None:
         self._body_ended = False
         self._pipelined_bytes = 0
-        with trio.move_on_after(HEAD_TIMEOUT_S):
+        request: h11.Request | None = None
+        with self._waiting(), trio.move_on_after(HEAD_TIMEOUT_S):
             try:
                 event = await self._next_event()
             except h11.RemoteProtocolError as error:
                 await self._refuse(error.error_status_hint)
-                return None
-            return event if isinstance(event, h11.Request) else None
-        return None
+            else:
+                request = event if isinstance(event, h11.Request) else None
+        # Whoever lost its place while the head arrived must not begin something that would be cut off.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return request
 
     async def _answer(self, request: h11.Request) -> None:
         self._method = request.method
@@ -147,14 +160,14 @@ class HttpConnection:
         if not data:
             return
         try:
-            with trio.fail_after(SEND_TIMEOUT_S):
+            with self._waiting(), trio.fail_after(SEND_TIMEOUT_S):
                 await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.TooSlowError) as error:
             raise ClientGoneError("the client does not read") from error
 
     async def _linger(self) -> None:
         # Closing with unread bytes resets the connection, and the client might lose the answer (RFC 9112, 9.6).
-        with trio.move_on_after(LINGER_TIMEOUT_S):
+        with self._waiting(), trio.move_on_after(LINGER_TIMEOUT_S):
             await self._stream.send_eof()
             for _ in range(LINGER_READS_MAX):
                 if not await self._stream.receive_some(RECEIVE_BYTES):

@@ -88,6 +88,17 @@ def config_option(function: F) -> F:
     )(function)
 
 
+def unused_config_option(function: F) -> F:
+    """Adds --config to a command that reads no agent.toml, so that scripts can give it to all alike."""
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        expose_value=False,
+        help="Taken as by the other commands; this one reads no agent.toml.",
+    )(function)
+
+
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

@@ -151,8 +151,8 @@ class AgentClient:
         if isinstance(error, http.client.HTTPException):
             return self._stranger()
         return ApiError(
-            f"No agent answers at {address} ([admin] in {config}). Start it with `pair-agent run` or `pair-agent "
-            "service start`; if it runs with another configuration, name that with --config.",
+            f"No agent answers at {address} ([admin] in {config}). Start it with `pair-agent run`; "
+            "if it runs with another configuration, name that with --config.",
             agent_running=False,
         )
 

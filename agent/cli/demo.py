@@ -21,7 +21,7 @@ ASK_TIMEOUT_S = 1.0
     "folder",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="End a pair that was kept, and remove its folder.",
+    help="End a pair that was kept, or whose demo was killed, and remove its folder.",
 )
 @click.pass_context
 def demo(ctx: click.Context, keep: bool, folder: Path | None) -> None:

@@ -6,9 +6,12 @@ import json
 
 import click
 
+from agent.cli import unused_config_option
+
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: a list of {name, address, family, up}.")
+@unused_config_option
 def interfaces(as_json: bool) -> None:
     """List the addresses of this node, for [server] interface.
 

@@ -6,6 +6,8 @@ import secrets
 
 import click
 
+from agent.cli import unused_config_option
+
 KEY_BYTES = 32
 
 
@@ -20,6 +22,7 @@ def key() -> None:
 
 
 @key.command()
+@unused_config_option
 def generate() -> None:
     """Print a new key of 256 random bits, for [security] pre_shared_key on both nodes.
 

@@ -137,7 +137,12 @@ def events(config_path: Path | None, as_json: bool, follow: bool, limit: int) ->
 
 @click.group()
 def test() -> None:
-    """Try something against the live other node, changing nothing."""
+    """Try something against the live other node, changing nothing.
+
+    \b
+    Example:
+      pair-agent test heartbeat
+    """
 
 
 @test.command()

@@ -37,6 +37,8 @@ def trust(file: str | None, yes: bool, replace: bool, forget_pair: bool, config_
       pair-agent trust - < line-4-b.crt --yes
       pair-agent trust --forget-pair    nothing is pasted; the next peer makes a new pair
     """
+    if forget_pair and (file is not None or replace):
+        raise click.UsageError("--forget-pair takes no certificate: give it alone, then trust the new peer's.")
     from agent.config.load import examine_config, find_config_path
     from agent.config.trusted import apply_trust, plan_trust
 

@@ -19,6 +19,9 @@ CONFIG_VARIABLE = "PAIR_AGENT_CONFIG"
 CONFIG_NAME = "agent.toml"
 FILE_BYTES_MAX = 1_048_576
 
+# How the reader tells of a text without its end: at the end of the file, of the line, and in 'single quotes'.
+_UNCLOSED = ("unterminated string", r"'\n'", '"\'"')
+
 
 @dataclass(frozen=True)
 class Document:
@@ -98,8 +101,10 @@ def _syntax_sentence(path: Path, text: str, error: tomli.TOMLDecodeError) -> str
     # The message of the reader names the kind of error and never quotes a value; secrets stay in the file.
     problem = error.msg[:1].lower() + error.msg[1:]
     hint = ""
-    if "'\\" in error.msg or "escape" in problem:
+    if "escape" in problem or "hex value" in problem:
         hint = "; write Windows paths in 'single quotes'"
+    elif any(sign in problem for sign in _UNCLOSED):
+        hint = "; the closing quote is missing"
     elif "overwrite" in problem:
         hint = "; the same key or table is there twice"
     elif "invalid value" in problem:

@@ -1,16 +1,18 @@
 """What `pair-agent check` looks at: the configuration, and whether this node can do what it says.
 
 Collects everything rather than stopping at the first fault, and goes on with what can be understood of a faulty
-configuration. Changes nothing: a port is opened and closed at once, a probe file in the state directory is removed.
+configuration. Changes nothing: a port is opened and closed at once, a probe file or folder for the state is removed.
 """
 
 from __future__ import annotations
 
 import datetime
+import errno
 import os
 import queue
 import shutil
 import socket
+import stat
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from agent.config.credentials import OWN_CERTIFICATE, REMOTE_CERTIFICATE
 from agent.config.load import Examination, announce_inactive_keys, examine_config
 from agent.config.local_addresses import node_addresses
 from agent.config.model import Credential, WorkloadKind
-from agent.config.ports import listener_of
+from agent.config.ports import is_of_own_agent, listener_of
 from agent.config.settings import Settings
 from agent.core.errors import ConfigurationError, PairAgentError, StateError
 from agent.core.vocabulary import Mode
@@ -31,6 +33,10 @@ EXPIRY_WARNING_DAYS = 30
 CLOCK_YEAR_MIN = 2024
 PRE_SHARED_KEY_LENGTH_RECOMMENDED = 16
 NAME_LOOKUP_TIMEOUT_S = 5.0
+PROBE_BYTES = 4096
+
+# Windows refuses a port that another program has for itself as if permission were missing.
+_PORT_TAKEN = frozenset({errno.EADDRINUSE, getattr(errno, "WSAEACCES", errno.EADDRINUSE)})
 
 
 class Level(StrEnum):
@@ -60,7 +66,7 @@ def inspect_node(path: Path, environ: Mapping[str, str]) -> Iterator[Result]:
     yield from _inspect_configuration(examination)
     yield from _inspect_certificates(examination)
     yield from _inspect_secret(examination)
-    yield from _inspect_ports(examination.settings)
+    yield from _inspect_ports(examination.settings, examination.state_directory)
     yield from _inspect_host(examination.settings)
     yield from _inspect_state_directory(examination)
     yield from _inspect_commands(examination, environ)
@@ -142,7 +148,7 @@ def _listeners(settings: Settings) -> Iterator[tuple[str, str, int]]:
             yield f"forward.{number}.listen", *endpoint
 
 
-def _inspect_ports(settings: Settings) -> Iterator[Result]:
+def _inspect_ports(settings: Settings, state_directory: Path) -> Iterator[Result]:
     from agent.platform.sockets import open_listener
 
     for key, interface, port in _listeners(settings):
@@ -151,7 +157,10 @@ def _inspect_ports(settings: Settings) -> Iterator[Result]:
                 listener.close()
         except PairAgentError as error:
             holder = listener_of(port)
-            if holder is not None and holder.is_agent:
+            taken = isinstance(error.__cause__, OSError) and error.__cause__.errno in _PORT_TAKEN
+            if taken and is_of_own_agent(holder, state_directory):
+                yield Result(Level.OK, f"{key}: {port} on {interface} is used by this node's running agent")
+            elif holder is not None and holder.is_agent:
                 yield Result(Level.WARNING, f"{key}: port {port} is in use by a running agent (process {holder.pid})")
             else:
                 by = f" It is held by {holder.name} (process {holder.pid})." if holder is not None else ""
@@ -199,29 +208,58 @@ def _inspect_host(settings: Settings) -> Iterator[Result]:
 
 def _inspect_state_directory(examination: Examination) -> Iterator[Result]:
     directory = examination.state_directory
-    existing = directory
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        yield Result(Level.ERROR, f"state_directory: {existing} is no folder")
-    elif existing != directory:
-        if os.access(existing, os.W_OK | os.X_OK):
-            yield Result(Level.OK, f"state_directory: {directory} does not exist yet and will be made")
-        else:
-            yield Result(
-                Level.ERROR, f"state_directory: {directory} cannot be made: {existing} is not writable for you"
-            )
+    way_out = "name another folder, or let this account write there"
+    try:
+        existing, is_folder = _nearest_existing(directory)
+    except OSError as error:
+        yield Result(
+            Level.ERROR, f"state_directory: {directory} cannot be looked at: {error.strerror or error}; {way_out}"
+        )
+        return
+    if not is_folder:
+        yield Result(
+            Level.ERROR, f"state_directory: {existing} is a file, not a folder; name another folder, or move the file"
+        )
+        return
+    is_there = existing == directory
+    if problem := _write_problem(existing, as_folder=not is_there):
+        failed = "cannot be written" if is_there else f"cannot be made in {existing}"
+        yield Result(Level.ERROR, f"state_directory: {directory} {failed}: {problem}; {way_out}")
+    elif is_there:
+        yield Result(Level.OK, f"state_directory: {directory} is writable")
     else:
-        probe = directory / f".check-{os.getpid()}"
+        yield Result(Level.OK, f"state_directory: {directory} does not exist yet and will be made")
+
+
+def _nearest_existing(path: Path) -> tuple[Path, bool]:
+    """Returns `path` or the nearest above it that is there, and whether it is a folder. Raises OSError."""
+    while True:
         try:
-            with probe.open("xb") as file:
-                file.write(b"\0" * 4096)
-        except OSError as error:
-            yield Result(Level.ERROR, f"state_directory: {directory} cannot be written: {error.strerror}")
-        else:
-            yield Result(Level.OK, f"state_directory: {directory} is writable")
-        finally:
-            probe.unlink(missing_ok=True)
+            return path, stat.S_ISDIR(path.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            if path == path.parent:
+                raise
+            path = path.parent
+
+
+def _write_problem(folder: Path, *, as_folder: bool) -> str | None:
+    """Returns what keeps this account from making a file, or a folder, in `folder`; None if nothing does."""
+    probe = folder / f".check-{os.getpid()}"
+    try:
+        if as_folder:
+            probe.mkdir()
+            probe.rmdir()
+            return None
+        with probe.open("xb") as file:
+            try:
+                file.write(b"\0" * PROBE_BYTES)
+                file.flush()
+            finally:
+                file.close()
+                probe.unlink()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 def _inspect_commands(examination: Examination, environ: Mapping[str, str]) -> Iterator[Result]:

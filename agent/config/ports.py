@@ -1,12 +1,15 @@
-"""Which process holds a port, as far as this account may know."""
+"""Which process holds a port, and whether this node's own agent is behind it, as far as this account may know."""
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 import psutil
+
+from agent.core.errors import StateError
+from agent.platform.locks import LOCK_FILE_NAME, DirectoryLock
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,32 @@ def listener_of(port: int) -> PortHolder | None:
     except (psutil.Error, OSError):
         return None
     return None
+
+
+def is_of_own_agent(holder: PortHolder | None, state_directory: Path) -> bool:
+    """Tells whether a port in use is in use by the agent that runs with this state directory, or by its guardian.
+
+    `holder` is who listens on the port; if the system does not tell, a running agent of this node is taken for it.
+    """
+    try:
+        owner = int((state_directory / LOCK_FILE_NAME).read_text("ascii"))
+        # Asked first, so that the lock that an agent left behind is not written to.
+        if not psutil.pid_exists(owner):
+            return False
+    except (OSError, ValueError):
+        return False
+    try:
+        with DirectoryLock(state_directory):
+            return False
+    except StateError as error:
+        if error.__cause__ is not None:  # the lock cannot be looked at; one that is held has no further cause
+            return False
+    if holder is None or holder.pid == owner:
+        return True
+    try:
+        return owner in [parent.pid for parent in psutil.Process(holder.pid).parents()]
+    except psutil.Error:
+        return False
 
 
 def is_running_agent(command_line: list[str]) -> bool:

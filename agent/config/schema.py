@@ -269,7 +269,8 @@ _KEYS = (
         "workload.health.failures",
         Integer(1, 1000),
         3,
-        "After this many failures in a row the workload is restarted; then the other node takes over.",
+        "After this many failures in a row the workload is restarted; then the other node takes over. "
+        "After each start, checks that have not succeeded yet count only from 5 x failures x interval on: 30 s by default.",
     ),
     Key(
         "workload.health.address",

@@ -25,6 +25,7 @@ STOP_TIMEOUT_S = 6.0
 KILL_TIMEOUT_S = 5.0
 GLANCE_S = 0.05
 
+_RUN = ("-m", "agent", "run", "--config")
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
 if sys.platform == "win32":
@@ -61,7 +62,7 @@ class DemoAgent:
         try:
             with self.node.log_path.open("ab") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "agent", "run", "--config", str(self.node.config_path)],
+                    [sys.executable, *_RUN, str(self.node.config_path)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -98,6 +99,17 @@ class DemoAgent:
         if self._process is not None:
             self._process.poll()  # so that no zombie stays
             self._process = None
+
+
+def find_agents(configurations: Sequence[Path]) -> list[psutil.Process]:
+    """Returns the running agents of these agent.toml, started by a demo of this account, in their order."""
+    found = []
+    for configuration in configurations:
+        ending = [*_RUN, str(configuration)]
+        for process in psutil.process_iter(["cmdline"]):
+            if (process.info["cmdline"] or [])[-len(ending) :] == ending:
+                found.append(process)
+    return found
 
 
 def stop_processes(processes: Sequence[psutil.Process], hurry: Callable[[], bool]) -> None:

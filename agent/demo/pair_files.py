@@ -7,6 +7,7 @@ and must not connect to itself, when it returns.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import sys
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.config.creation import NewNode, create_node
+from agent.config.document import CONFIG_NAME
 from agent.config.load import examine_config, load_config
 from agent.config.model import Heartbeat
 from agent.config.template import toml_text
@@ -28,6 +30,7 @@ WORKLOAD_STOP_TIMEOUT_MS = 3_000
 PORTS = range(20_000, 32_000)
 PORT_ATTEMPTS = 200
 LOG_BYTES_MAX = 16_384
+NODE_NAMES = ("node-a", "node-b")
 
 _APPLICATION = Path(__file__).with_name("application.py")
 _READINGS = "readings.txt"
@@ -85,13 +88,22 @@ def create_pair(folder: Path) -> DemoPair:
     link_port, primary_port, backup_port = free_ports(3)
     listening: Tables = {"server": {"port": link_port, "interface": LOOPBACK}}
     dialling: Tables = {"connection": {"host": LOOPBACK, "port": link_port}}
-    primary = _create(folder, Mode.PRIMARY, "node-a", primary_port, listening)
-    backup = _create(folder, Mode.BACKUP, "node-b", backup_port, dialling)
+    primary = _create(folder, Mode.PRIMARY, NODE_NAMES[0], primary_port, listening)
+    backup = _create(folder, Mode.BACKUP, NODE_NAMES[1], backup_port, dialling)
     for (node, _), (_, other) in ((primary, backup), (backup, primary)):
         pasted = other.certificate_path.read_text("ascii")
         apply_trust(plan_trust(examine_config(node.config_path, {}), pasted, replace=False))
         load_config(node.config_path, {})
     return DemoPair(folder, primary[0], backup[0], link_port)
+
+
+def written_configurations(folder: Path) -> list[Path]:
+    """Returns each agent.toml of a pair that `create_pair` made in `folder`; none if it did not. Raises OSError."""
+    paths = [folder / name / CONFIG_NAME for name in NODE_NAMES]
+    written = [path for path in paths if path.is_file()]
+    with contextlib.ExitStack() as opened:
+        beginnings = [opened.enter_context(path.open("rb")).read(len(_HEADING)) for path in written]
+    return written if all(beginning == _HEADING.encode("ascii") for beginning in beginnings) else []
 
 
 def free_ports(count: int) -> list[int]:

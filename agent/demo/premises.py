@@ -16,9 +16,9 @@ from pathlib import Path
 import psutil
 
 from agent.core.errors import PairAgentError
-from agent.demo.agents import DemoAgent, stop_processes
+from agent.demo.agents import DemoAgent, find_agents, stop_processes
 from agent.demo.interruption import Interruption
-from agent.demo.pair_files import DemoPair
+from agent.demo.pair_files import DemoPair, written_configurations
 from agent.platform.clock import boottime_ns
 from agent.platform.processes import is_same_process, process_identity
 
@@ -74,13 +74,19 @@ class Premises:
 
 
 def stop_kept(folder: Path, hurry: Callable[[], bool]) -> None:
-    """Stops the agents of a pair that was kept and removes its folder. Raises PairAgentError if it is none."""
+    """Stops the agents of a pair that was kept, or whose demo was killed, and removes its folder.
+
+    Raises PairAgentError if the folder is none of the demo's.
+    """
     folder = folder.resolve()
-    processes = []
-    for pid, identity in _read_record_untrusted(folder):
-        if is_same_process(pid, identity):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                processes.append(psutil.Process(pid))
+    processes: list[psutil.Process] = []
+    if (folder / RECORD_NAME).exists() or not (configurations := _configurations_untrusted(folder)):
+        for pid, identity in _read_record_untrusted(folder):
+            if is_same_process(pid, identity):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    processes.append(psutil.Process(pid))
+    else:
+        processes = find_agents(configurations)
     for process in reversed(processes):
         stop_processes([process], hurry)
     remove_folder(folder)
@@ -123,6 +129,14 @@ def remove_folder(folder: Path) -> None:
             return
 
 
+def _configurations_untrusted(folder: Path) -> list[Path]:
+    """What a demo that was killed leaves: no record, but the configurations that it wrote."""
+    try:
+        return written_configurations(folder) if folder.name.startswith(FOLDER_PREFIX) else []
+    except OSError:
+        return []
+
+
 def _read_record_untrusted(folder: Path) -> list[tuple[int, str]]:
     try:
         if not folder.name.startswith(FOLDER_PREFIX):
@@ -132,5 +146,5 @@ def _read_record_untrusted(folder: Path) -> list[tuple[int, str]]:
         return [(int(agent["pid"]), str(agent["identity"])) for agent in agents]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise PairAgentError(
-            f"{folder} is no folder of `pair-agent demo --keep`; nothing was changed. That command prints the folder."
+            f"{folder} is no folder of `pair-agent demo`; nothing was changed. `pair-agent demo --keep` prints its folder."
         ) from None

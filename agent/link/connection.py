@@ -20,7 +20,7 @@ from agent.core.beacon import BeaconKeys
 from agent.core.compatibility import CloseCode
 from agent.core.errors import PeerError
 from agent.core.messages import Invite, Refusal, Release, Report, Request
-from agent.core.session import Ended, Opened, ProbeReturned, Session, SessionEvent, State
+from agent.core.session import EndCause, Ended, Opened, ProbeReturned, Session, SessionEvent, State
 from agent.platform.clock import boottime_ns, wall_ms
 
 RECEIVE_BYTES = 64 * 1024
@@ -58,6 +58,7 @@ class Connection:
         self._drained = trio.Event()  # everything that was said is with the operating system
         self._echoes = trio.open_memory_channel[int](0)[0]
         self._met = False
+        self._gone = False  # nobody is there to hear last words
         self._dropped = False
         self.session = session
         self.address = address
@@ -74,12 +75,14 @@ class Connection:
                 self._ring()
                 await self._over.wait()
                 self._parted.set()
-                self._ring()
-                with trio.move_on_after(LAST_WORDS_S):
-                    await self._drained.wait()
+                if not self._gone:
+                    self._ring()
+                    with trio.move_on_after(LAST_WORDS_S):
+                        await self._drained.wait()
                 nursery.cancel_scope.cancel()
-            with trio.move_on_after(0 if self._dropped else LAST_WORDS_S):
-                await self._stream.aclose()
+            if not self._gone:
+                with trio.move_on_after(LAST_WORDS_S):
+                    await self._stream.aclose()
         finally:
             await trio.aclose_forcefully(self._stream)
             self._dispatch(self.session.receive_end("the connection was closed here"))
@@ -116,7 +119,7 @@ class Connection:
 
     def drop(self) -> None:
         """Ends the connection without a word; `on_event` is told nothing more."""
-        self._dropped = True
+        self._dropped = self._gone = True
         self.session.abandon()
         self._part()
 
@@ -141,6 +144,7 @@ class Connection:
             if isinstance(event, Opened):
                 self._open.set()
             if isinstance(event, Ended):
+                self._gone = self._gone or event.cause is EndCause.CLOSED
                 self._over.set()
         self._ring()
 

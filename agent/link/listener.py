@@ -2,7 +2,8 @@
 
 Whoever is not the peer gets nothing and costs little: one who says nothing costs a socket, a handshake costs a place
 among HANDSHAKES_MAX, and where places are short the oldest occupant leaves, so that a flood or half-open connections
-can slow the real peer down but not keep it out. Knows nothing of sessions or roles.
+can slow the real peer down but not keep it out. All of them together leave the agent the descriptors that it needs
+itself, however few there are. Knows nothing of sessions or roles.
 """
 
 from __future__ import annotations
@@ -17,15 +18,27 @@ import trio
 from agent.core.errors import PeerError
 from agent.link.identity import Identity
 from agent.link.tls import TlsStream, server_stream
+from agent.platform.descriptors import descriptor_limit
 from agent.platform.sockets import tune_link_socket
 
 log = logging.getLogger("agent.link")
 
 SILENT_MAX = 512  # sockets from which no byte has come yet
 HANDSHAKES_MAX = 64  # at a time
+PLACES_MIN = 4  # of each kind, so that a peer gets in although descriptors are short
+DESCRIPTORS_RESERVED = 176  # for state, log, workload and health checks at least 100; for clients of the admin port 64
 HANDSHAKE_S = 5.0
 ACCEPT_PAUSE_S = 0.05  # after an accept that failed for want of something here
 KERNEL_TIMEOUT_MS = 20_000
+
+
+def places_within(limit: int | None) -> tuple[int, int]:
+    """Returns how many may be silent and how many may shake hands at a time with `limit` descriptors (None: any)."""
+    if limit is None:
+        return SILENT_MAX, HANDSHAKES_MAX
+    share = limit - DESCRIPTORS_RESERVED
+    handshakes = max(PLACES_MIN, min(HANDSHAKES_MAX, share // 4))
+    return max(PLACES_MIN, min(SILENT_MAX, share - handshakes)), handshakes
 
 
 class Places:
@@ -66,8 +79,9 @@ class Listener:
         self._identity = identity
         self._on_stream = on_stream
         self._on_refused = on_refused
-        self._silent = Places(SILENT_MAX)
-        self._handshakes = Places(HANDSHAKES_MAX)
+        silent_max, handshakes_max = places_within(descriptor_limit())
+        self._silent = Places(silent_max)
+        self._handshakes = Places(handshakes_max)
 
     async def run(self) -> None:
         """Accepts until cancelled."""

@@ -16,6 +16,7 @@ from agent.core.errors import StateError
 from agent.core.record import Record, after_damage, decode_record_untrusted, encode_record
 from agent.core.vocabulary import Mode
 from agent.platform.locks import DirectoryLock
+from agent.platform.priority import at_agents_priority
 from agent.platform.state_file import SlotFile
 
 RECORD_FILE = "record"
@@ -67,7 +68,8 @@ class RecordStore:
 
     async def store(self, record: Record) -> None:
         """Returns when `record` is on the disk. Raises StateError if it cannot be brought there."""
-        await trio.to_thread.run_sync(self._file.write, encode_record(record), limiter=self._one_writer)
+        write = at_agents_priority(self._file.write)
+        await trio.to_thread.run_sync(write, encode_record(record), limiter=self._one_writer)
 
     def close(self) -> None:
         """Closes the file."""

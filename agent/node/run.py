@@ -31,6 +31,7 @@ from agent.link.tls import TlsStream
 from agent.node.conductor import Conductor
 from agent.node.control import NodeControl
 from agent.node.record_store import EVENTS_FILE, RecordStore
+from agent.platform.descriptors import raise_descriptor_limit
 from agent.platform.locks import DirectoryLock
 from agent.platform.permissions import readable_by_others
 from agent.platform.priority import Level, raise_priority
@@ -142,7 +143,7 @@ class _Node:
             self._notices.append('[workload] kind is "none": the roles move, but no application is started or stopped')
         for notice in self._notices:
             log.warning("%s", notice)
-        if (refused := raise_priority(Level.REALTIME)) is not None:
+        for refused in filter(None, (raise_priority(Level.REALTIME), raise_descriptor_limit())):
             self._notices.append(refused)
             log.warning("%s", refused)
 

@@ -7,7 +7,12 @@ workload before all, begins at the ordinary priority. Without the right to it th
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from enum import Enum
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Level(Enum):
@@ -23,6 +28,10 @@ if sys.platform == "win32":
 
     _PRIORITY_CLASSES = {Level.ELEVATED: 0x8000, Level.REALTIME: 0x80}  # ABOVE_NORMAL_, HIGH_PRIORITY_CLASS
 
+    def at_agents_priority(function: Callable[P, T]) -> Callable[P, T]:
+        """Returns `function` for a worker thread; on Windows the priority is the whole process's anyway."""
+        return function
+
     def raise_priority(level: Level) -> str | None:
         """Raises the priority of this process; returns None when done, else a sentence saying why not."""
         kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
@@ -37,6 +46,21 @@ else:
     import os
 
     _ELEVATED_NICE = -10
+    _raised: list[Level] = []  # what `raise_priority` was granted
+
+    def at_agents_priority(function: Callable[P, T]) -> Callable[P, T]:
+        """Returns `function` for a worker thread: it runs at the priority that the agent's own thread was granted.
+
+        The threads share the interpreter's lock: a worker that a busy machine does not let run while it holds the lock
+        keeps the agent from running too.
+        """
+
+        def run(*arguments: P.args, **named: P.kwargs) -> T:
+            if _raised:
+                raise_priority(_raised[0])
+            return function(*arguments, **named)
+
+        return run
 
     def raise_priority(level: Level) -> str | None:
         """Raises the priority of the calling thread; returns None when done, else a sentence saying why not.
@@ -50,10 +74,12 @@ else:
             except OSError:
                 pass  # not permitted, or a control group without real-time budget: the next best is tried
             else:
+                _raised[:] = [Level.REALTIME]
                 return None
         try:
             os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
             os.setpriority(os.PRIO_PROCESS, 0, _ELEVATED_NICE)
+            _raised[:] = [Level.ELEVATED]
         except OSError as error:
             return (
                 f"the agent runs at ordinary priority: {error.strerror}. On a busy node allow it more, "

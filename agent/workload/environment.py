@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from agent.core.vocabulary import Role
-from agent.platform.durability import replace
 from agent.workload.events import WorkloadIdentity
+from agent.workload.latest_write import replace_text
 
 AGENT_PREFIX = "PAIR_AGENT_"
 ROLE_FILE_VARIABLE = "PAIR_AGENT_ROLE_FILE"
@@ -37,6 +37,4 @@ def role_file_path(state_directory: Path) -> Path:
 
 def write_role_file(path: Path, role: Role, term: int | None) -> None:
     """Replaces the role file; raises OSError. Blocks as long as the disk takes."""
-    draft = path.with_name(f"{path.name}.new")
-    draft.write_text(json.dumps({"role": role.value, "term": term}) + "\n", "utf-8")
-    replace(draft, path)
+    replace_text(path, json.dumps({"role": role.value, "term": term}) + "\n")

@@ -36,7 +36,9 @@ class Finding:
     """What a probe found: `problem` None is well, else a sentence."""
 
     problem: str | None
-    is_evidence: bool = True  # False: the agent itself was held up or lacked something; nothing is known of the workload
+    is_evidence: bool = (
+        True  # False: the agent itself was held up or lacked something; nothing is known of the workload
+    )
 
 
 async def probe(workload: Workload, environment: Mapping[str, str]) -> Finding:

@@ -1,13 +1,33 @@
-"""Keeps a small file up to date from the event loop without waiting for the disk: of several writes the last counts."""
+"""Keeps small files up to date, each whole or as it was before, and the event loop from waiting for the disk."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import trio
 
+from agent.platform.durability import replace
+from agent.platform.priority import at_agents_priority
+
 _log = logging.getLogger("agent.workload")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Puts a file with `text` in the place of the one at `path`; a failure leaves nothing else. Raises OSError."""
+    draft = path.with_name(f"{path.name}.new")
+    try:
+        draft.write_text(text, "utf-8")
+        replace(draft, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        if error.filename is None:  # as when the disk is full: whoever reads it wants to know which
+            error.filename = str(draft)
+        raise
 
 
 class LatestWrite:
@@ -40,7 +60,14 @@ class LatestWrite:
             while self._next is not None:
                 write, self._next = self._next, None
                 try:
-                    await trio.to_thread.run_sync(write)
+                    await trio.to_thread.run_sync(at_agents_priority(write))
                 except OSError as error:
-                    _log.error("The %s cannot be written: %s.", self._what, error)
+                    _log.error("The %s cannot be written: %s", self._what, _explain(error))
             self._settled.set()
+
+
+def _explain(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    place = f" ({error.filename})" if error.filename is not None else ""
+    cure = "Free space there" if error.errno == errno.ENOSPC else "Let the agent's account write there"
+    return f"{reason}{place}. {cure}; the next change is written again."

@@ -11,6 +11,7 @@ Nothing here runs on the event loop.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -20,14 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.core.errors import WorkloadError
-from agent.platform.durability import replace
 from agent.platform.processes import is_same_process, process_identity
 from agent.workload.environment import ROLE_FILE_VARIABLE, role_file_path
+from agent.workload.latest_write import replace_text
 
 GUARDIAN_PATIENCE_MS = 15_000
 KILL_PATIENCE_MS = 10_000
 _PAUSE_SECONDS = 0.01
 _MILLISECONDS_PER_SECOND = 1_000
+
+_log = logging.getLogger("agent.workload")
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,7 @@ def record_path(state_directory: Path) -> Path:
 def write_record(state_directory: Path, guardian_pid: int, workload_pid: int | None) -> None:
     """Writes down who runs; raises OSError. A process that has ended meanwhile is left out."""
     record = {"guardian": _describe(guardian_pid), "workload": _describe(workload_pid or 0)}
-    path = record_path(state_directory)
-    draft = path.with_name(f"{path.name}.new")
-    draft.write_text(json.dumps(record) + "\n", "utf-8")
-    replace(draft, path)
+    replace_text(record_path(state_directory), json.dumps(record) + "\n")
 
 
 def remove_record(state_directory: Path) -> None:
@@ -72,6 +72,7 @@ def clean_up_leftover(state_directory: Path, *, guardian_patience_ms: int = GUAR
     found = False
     if guardian is not None and guardian.lives():
         found = True
+        _log.info("Waiting for process %d of the former agent, which is still stopping the workload.", guardian.pid)
         if not _wait_for(lambda: not guardian.lives(), guardian_patience_ms):
             _kill(guardian.pid)
             _wait_for(lambda: not guardian.lives(), KILL_PATIENCE_MS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -18,6 +19,7 @@ from agent.admin.events import EventLog
 from agent.config.model import Admin
 
 TOKEN = "t" * 43
+LARGE = {"padding": "x" * 16_000_000}  # more than the buffers of a connection hold
 
 
 def sample_status(**changes: Any) -> dict[str, Any]:
@@ -155,6 +157,15 @@ class Api:
             except trio.BrokenResourceError:
                 pass  # reset after the answer, because the request was not read to its end
             return bytes(received)
+
+
+def deaf_client(port: int) -> socket.socket:
+    """Asks for the status and never reads."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect(("127.0.0.1", port))
+    client.sendall(b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    return client
 
 
 @asynccontextmanager

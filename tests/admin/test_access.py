@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
 import trio
-import trio.testing
 from starlette.requests import Request
 
 from agent.admin import arguments, http_connection, server
 from agent.admin.access import Access, Gate
 from agent.admin.problem import RefusedError
-from tests.admin.fake_control import TOKEN, parse_reply, sample_status, serving
-
-LARGE = {"padding": "x" * 16_000_000}  # more than the buffers of a connection hold
-
-
-def deaf_client(port: int) -> socket.socket:
-    """Asks for the status and never reads."""
-    client = socket.socket()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    client.connect(("127.0.0.1", port))
-    client.sendall(b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    return client
-
+from tests.admin.fake_control import LARGE, TOKEN, deaf_client, parse_reply, sample_status, serving
 
 def request(client: str, server_address: str, **headers: str) -> Request:
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
@@ -275,31 +261,6 @@ def test_the_agent_stops_at_once_although_a_client_does_not_read(tmp_path: Path)
                 client = deaf_client(api.port)
                 await trio.lowlevel.wait_readable(client)
         client.close()
-
-    trio.run(main)
-
-
-def test_more_clients_than_the_bound_wait_for_their_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "CONNECTIONS_MAX", 2)
-
-    async def main() -> None:
-        async with serving(tmp_path) as api, trio.open_nursery() as nursery:
-            idle = [await trio.open_tcp_stream("127.0.0.1", api.port) for _ in range(2)]
-            for stream in idle:
-                await stream.send_all(b"GET /active HTTP/1.1\r\nHost: localhost\r\n\r\n")
-                assert await stream.receive_some(100)
-            answered = trio.Event()
-
-            async def ask() -> None:
-                assert (await api.ask("GET", "/liveness")).status == 200
-                answered.set()
-
-            nursery.start_soon(ask)
-            await trio.testing.wait_all_tasks_blocked(0.05)
-            assert not answered.is_set()
-            await idle[0].aclose()
-            await answered.wait()
-            await idle[1].aclose()
 
     trio.run(main)
 

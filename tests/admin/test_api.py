@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
-from agent.admin.api import open_admin_listener
+from agent.admin import api as admin_api
+from agent.admin.api import EVENT_READERS_MAX, open_admin_listener
 from agent.admin.codes import EventCode
 from agent.admin.control import Action, Answer
 from agent.admin.events import EventLog
@@ -284,6 +286,45 @@ def test_a_reader_that_hangs_up_while_waiting_frees_its_place(tmp_path: Path) ->
                 await api.control.log.waiting.wait()
             with trio.fail_after(5):
                 await api.control.log.released.wait()
+
+    trio.run(main)
+
+
+def test_readers_that_wait_are_bounded_and_their_places_come_back(tmp_path: Path) -> None:
+    poll = b"GET /v1/events?after=0&wait_ms=30000 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+    async def main() -> None:
+        async with serving(tmp_path) as api:
+            readers = []
+            for _ in range(EVENT_READERS_MAX):
+                readers.append(await trio.open_tcp_stream("127.0.0.1", api.port))
+                await readers[-1].send_all(poll)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            refused = await api.ask("GET", "/v1/events?after=0&wait_ms=30000")
+            assert refused.status == 503
+            assert refused.headers["content-type"] == "application/problem+json"
+            assert int(refused.headers["retry-after"]) > 0
+            assert str(EVENT_READERS_MAX) in refused.json()["detail"]
+            assert (await api.ask("GET", "/v1/events?after=0")).json() == []
+            api.control.log.append(EventCode.LINK_DOWN, "The link is down.")
+            for reader in readers:
+                assert b"The link is down." in await reader.receive_some(10_000)
+                await reader.aclose()
+            assert (await api.ask("GET", "/v1/events?after=1&wait_ms=1")).json() == []
+
+    trio.run(main)
+
+
+def test_who_needs_not_wait_for_events_is_answered_although_many_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin_api, "EVENT_READERS_MAX", 0)
+
+    async def main() -> None:
+        async with serving(tmp_path) as api:
+            _fill(api.control.log, 2)
+            answer = await api.ask("GET", "/v1/events?after=1&wait_ms=30000")
+            assert [event["sequence"] for event in answer.json()] == [2]
 
     trio.run(main)
 

@@ -115,16 +115,22 @@ class MeasuredPair:
             self.start(node)
         self.wait_in_order()
 
+    def in_order(self) -> bool:
+        """Tells whether the primary is active and the backup stands by."""
+        return self.tail(self.primary).stands("active") and self.tail(self.backup).stands("standby")
+
     def wait_in_order(self) -> None:
-        """Waits until the primary is active, the backup stands by, and both have had time to settle."""
-        try:
-            wait_for(
-                lambda: self.tail(self.primary).stands("active") and self.tail(self.backup).stands("standby"),
-                "the primary active and the backup ready",
-            )
-        except RuntimeError as error:
-            raise RuntimeError("\n".join([str(error), *(node.tail() for node in self.pair.nodes)])) from error
-        time.sleep(SETTLE_S)
+        """Waits until the pair is in order and stays so while everything settles."""
+        deadline = time.monotonic() + WAIT_S
+        settled = False
+        while not settled:
+            if time.monotonic() > deadline:
+                logs = "\n".join(node.tail() for node in self.pair.nodes)
+                raise RuntimeError(f"waited {WAIT_S:.0f} s in vain for a pair in order\n{logs}")
+            time.sleep(POLL_S)
+            if self.in_order():
+                time.sleep(SETTLE_S)
+                settled = self.in_order()
 
     def kill_both(self) -> None:
         """Ends both agents at once; their guardians see to the rest."""

@@ -22,3 +22,7 @@ def test_every_address_can_be_written_into_the_configuration(capsys: pytest.Capt
 def test_the_table_has_one_line_per_address(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["interfaces"]) == 0
     assert any(line.startswith("127.0.0.1 ") for line in capsys.readouterr().out.splitlines())
+
+
+def test_config_is_taken_as_every_command_that_looks_at_a_node_takes_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["interfaces", "--config", "no-such.toml"]) == 0

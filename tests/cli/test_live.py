@@ -149,6 +149,7 @@ def test_an_agent_that_does_not_run_is_said_and_has_its_own_exit_code(
     assert "No agent answers at 127.0.0.1:" in shown.err
     assert "pair-agent run" in shown.err
     assert "--config" in shown.err
+    assert "pair-agent service" not in shown.err  # there is no such command
 
 
 @pytest.mark.parametrize(

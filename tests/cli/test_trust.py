@@ -105,3 +105,12 @@ def test_replacing_says_what_is_no_longer_trusted(nodes: Path, capsys: pytest.Ca
     assert "No longer trusted afterwards: b (" in output
     assert "remote.crt.bak" in output
     assert remote(nodes).read_text() == (nodes / "c" / "certs" / "own.crt").read_text()
+
+
+@pytest.mark.parametrize("extra", [["b.crt"], ["-"], ["--replace"]])
+def test_forgetting_the_pair_takes_no_certificate(
+    nodes: Path, extra: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert trust(nodes, "--forget-pair", *extra) == 2
+    assert "--forget-pair" in capsys.readouterr().err
+    assert trust(nodes, "--forget-pair") == 0

@@ -39,6 +39,11 @@ def test_a_folder_is_told_from_a_file(tmp_path: Path) -> None:
         (b"mode = 'primary'\nname = 'L\xfcbeck'\n", "line 2: not UTF-8"),
         (b"mode = primary\n", "line 1, column 8: not valid TOML"),
         (b'a = 1\npath = "C:\\data"\n', "single quotes"),
+        (b'path = "C:\\Users\\x"\n', "single quotes"),
+        (b'path = "C:\\uD800"\n', "single quotes"),
+        (b'name = "x\n', "closing quote"),
+        (b'name = "x', "closing quote"),
+        (b"name = 'x\n", "closing quote"),
         (b"a = 1\na = 2\n", "twice"),
         (b"[a]\n[a]\n", "twice"),
         (b"a = " + b"[" * 20000, "nested too deeply"),
@@ -49,6 +54,13 @@ def test_text_that_is_no_toml_is_explained(tmp_path: Path, data: bytes, part: st
     path = tmp_path / "agent.toml"
     path.write_bytes(data)
     assert part in sentence(path)
+
+
+@pytest.mark.parametrize("data", [b'name = "x\n', b'name = "x', b"name = 'x\n"])
+def test_a_text_that_does_not_end_is_not_taken_for_a_windows_path(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_bytes(data)
+    assert "Windows" not in sentence(path)
 
 
 def test_a_syntax_error_does_not_show_the_secret_beside_it(tmp_path: Path) -> None:

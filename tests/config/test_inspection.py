@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from agent.config.inspection import Level, inspect_node
 from agent.config.ports import is_running_agent
+from agent.platform.locks import DirectoryLock
 
 from .conftest import COMPLETE
 
@@ -63,6 +67,104 @@ def test_everything_that_is_wrong_is_found_at_once(folder: Path, ports: dict[str
         "hooks.on_active: no program ./no-such-hook in ",
     ):
         assert part in text
+
+
+LISTEN = """
+import socket, sys
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+def test_ports_that_this_nodes_running_agent_and_its_guardian_hold_are_no_error(folder: Path) -> None:
+    guardian = subprocess.Popen([sys.executable, "-c", LISTEN], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert guardian.stdout is not None
+    with guardian, DirectoryLock(folder / "state"), socket.create_server(("127.0.0.1", 0)) as own:
+        ports = {"server": int(guardian.stdout.readline()), "admin": own.getsockname()[1]}
+        results = inspect(folder, COMPLETE + PORTS.format(**ports))
+        guardian.communicate()
+    assert results[Level.ERROR] == []
+    for key, port in ports.items():
+        assert f"{key}.port: {port} on 0.0.0.0 is used by this node's running agent" in [
+            sentence.replace("127.0.0.1", "0.0.0.0") for sentence in results[Level.OK]
+        ]
+
+
+def test_a_port_that_another_program_holds_is_an_error_though_the_agent_runs(folder: Path) -> None:
+    hold = f"""
+import sys
+from pathlib import Path
+from agent.platform.locks import DirectoryLock
+with DirectoryLock(Path({str(folder / "state")!r})):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    agent = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert agent.stdout is not None
+    with agent, socket.create_server(("127.0.0.1", 0)) as stranger:
+        assert agent.stdout.readline().strip() == b"held"
+        port = stranger.getsockname()[1]
+        results = inspect(folder, COMPLETE.replace("primary", "stand-alone") + f"[admin]\nport = {port}\n")
+        agent.communicate()
+    assert f"port {port} is already in use" in "\n".join(results[Level.ERROR])
+
+
+def test_a_lock_that_nobody_holds_excuses_no_port(folder: Path, ports: dict[str, int]) -> None:
+    with DirectoryLock(folder / "state"):
+        pass
+    with socket.create_server(("127.0.0.1", ports["admin"])):
+        results = inspect(folder, COMPLETE + PORTS.format(**ports))
+    assert f"port {ports['admin']} is already in use" in "\n".join(results[Level.ERROR])
+    assert (folder / "state" / "lock").read_text() == str(os.getpid())
+
+
+def refuse(number: int) -> NoReturn:
+    raise OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_state_directory_that_takes_no_file_is_a_finding(
+    folder: Path, ports: dict[str, int], number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "state").mkdir()
+    write, remove = Path.open, Path.unlink
+    probed = ".check-"
+    monkeypatch.setattr(Path, "open", lambda p, *a, **o: refuse(number) if probed in p.name else write(p, *a, **o))
+    monkeypatch.setattr(
+        Path, "unlink", lambda p, **options: refuse(number) if probed in p.name else remove(p, **options)
+    )
+    results = inspect(folder, COMPLETE + PORTS.format(**ports))
+    (found,) = results[Level.ERROR]
+    assert found.startswith(
+        f"state_directory: {folder / 'state'} cannot be written: {os.strerror(number)}; name another"
+    )
+
+
+def test_a_state_directory_below_one_that_may_not_be_looked_into_is_a_finding(
+    folder: Path, ports: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = Path.stat
+    monkeypatch.setattr(
+        Path, "stat", lambda p, **options: refuse(errno.EACCES) if p.name == "state" else look(p, **options)
+    )
+    (found,) = inspect(folder, COMPLETE + PORTS.format(**ports))[Level.ERROR]
+    assert found.startswith(f"state_directory: {folder / 'state'} cannot be looked at: {os.strerror(errno.EACCES)}")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="/proc is a folder in which nobody can make one")
+def test_a_state_directory_that_cannot_be_made_is_not_promised(folder: Path, ports: dict[str, int]) -> None:
+    text = COMPLETE.replace('"state"', '"/proc/no-such-folder/state"')
+    (found,) = inspect(folder, text + PORTS.format(**ports))[Level.ERROR]
+    assert found.startswith("state_directory: /proc/no-such-folder/state cannot be made in /proc: ")
+
+
+def test_a_state_directory_that_is_a_file_is_called_one(folder: Path, ports: dict[str, int]) -> None:
+    for text in ('"state"', '"state/below"'):
+        (folder / "state").write_text("a file")
+        (found,) = inspect(folder, COMPLETE.replace('"state"', text) + PORTS.format(**ports))[Level.ERROR]
+        assert f"{folder / 'state'} is a file" in found
+        assert "name another folder" in found
 
 
 def test_a_backup_asks_for_the_primarys_name(folder: Path, ports: dict[str, int]) -> None:

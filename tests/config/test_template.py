@@ -25,6 +25,12 @@ def test_every_key_and_table_is_there_once() -> None:
     assert max(map(len, lines)) <= 120
 
 
+def test_the_grace_that_a_starting_workload_has_is_told() -> None:
+    text = " ".join(render_template({"mode": "primary"}).replace("\n#", " ").split())
+    assert "5 x failures x interval" in text
+    assert "30 s" in text
+
+
 @pytest.mark.parametrize("uncommented", [False, True])
 def test_every_setting_in_it_is_known_and_allowed(tmp_path: Path, uncommented: bool) -> None:
     text = render_template({"mode": "primary"})

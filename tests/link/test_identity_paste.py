@@ -150,3 +150,9 @@ def test_hostile_text_of_the_greatest_length_is_read_to_its_end(unit: str) -> No
     # Were the work to grow with the square of the length, this would take hours.
     with pytest.raises(CredentialError):
         read_certificates_untrusted((unit * 260_000)[: 250 * 1024])
+
+
+def test_a_private_key_that_got_away_is_replaced_in_a_new_folder() -> None:
+    """`pair-agent init` overwrites nothing, so in the old folder it would refuse."""
+    with pytest.raises(CredentialError, match="--directory"):
+        read_certificates_untrusted(KEY)

@@ -1,6 +1,6 @@
 """One run of an agent on a simulated node: the real roles, sessions, keeper of the link and pulse, conducted.
 
-Mirrors `agent.node.conductor`: facts one by one, every effect finished before the next, a gap told before anything else.
+Mirrors `agent.node.conductor`: facts one by one, every effect finished before the next, a gap told before all else.
 The agent is a process: it can be frozen, when everything waits, and killed, at any instant and between two effects.
 """
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 DISK_NS = 4 * NANOSECONDS_PER_MILLISECOND  # at most, for one flush
 
 
-class _Killed(BaseException):  # noqa: N818  # not an error, and nothing of the code under test may catch it
+class _Killed(BaseException):  # not an error, and nothing of the code under test may catch it
     """The agent was killed between two of its own steps."""
 
 
@@ -102,7 +102,7 @@ class Agent:
         self.beacons.hurry()
         if self.node.dials:
             SimulatedDialler(self, self.node.config.connection_timeout_ns, self.node.config.reconnect_delay_ns)
-        next(self._conducting)
+        self._resume()
 
     # -- the process
 

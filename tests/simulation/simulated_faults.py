@@ -17,12 +17,15 @@ def random_pair(seed: int) -> SimulatedPair:
     pair = SimulatedPair(seed)
     random = pair.timeline.random
     interval_ms, timeout_ms = random.choice(TIMERS_MS)
+    connection_timeout_ms = random.choice((timeout_ms, timeout_ms * 2, max(interval_ms + 100, timeout_ms * 3 // 4)))
+    reconnect_delay_ms = random.choice((100, 1000))
     config = NodeConfig(
         interval_ms=interval_ms,
         timeout_ms=timeout_ms,
-        connection_timeout_ms=random.choice((timeout_ms, timeout_ms * 2, max(interval_ms + 100, timeout_ms * 3 // 4))),
-        reconnect_delay_ms=random.choice((100, 1000)),
-        initial_standby_ms=random.choice((2, 4)) * timeout_ms,
+        connection_timeout_ms=connection_timeout_ms,
+        reconnect_delay_ms=reconnect_delay_ms,
+        # A primary that does not wait for the next dial of an active backup has asked for two.
+        initial_standby_ms=random.choice((1, 3)) * (connection_timeout_ms + reconnect_delay_ms) + timeout_ms,
         stop_timeout_ms=random.choice((20, 300, 3000)),
         policy=random.choice((TimeoutPolicy.ACTIVATE, TimeoutPolicy.ACTIVATE, *TimeoutPolicy)),
     )

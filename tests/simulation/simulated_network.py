@@ -1,8 +1,8 @@
 """Simulated network between two nodes: TCP streams that keep order, datagrams that do not, and what can go wrong.
 
 A lost segment delays everything behind it. What is sent while the way is blocked waits in the sender's kernel until the
-way is open again, or the kernel gives up. A host that lost its power answers nothing; one that booted since answers with
-a reset. The network knows nodes as 0 and 1, and not what the bytes mean.
+way is open again, or the kernel gives up. A host that lost its power answers nothing; one that booted since answers
+with a reset. The network knows nodes as 0 and 1, and not what the bytes mean.
 """
 
 from __future__ import annotations
@@ -187,9 +187,11 @@ class Stream:
         host = self.network.hosts[1 - sender]
         timeline.after(arrival_ns - timeline.now_ns, lambda: host.when_awake(lambda: self._arrive(1 - sender, item)))
 
-    def _arrive(self, at: int, item: bytes | Ending) -> None:
+    def _arrive(self, at: int, item: bytes | Ending, retry_ns: int = RETRANSMISSION_NS) -> None:
         end, host = self.ends[at], self.network.hosts[at]
         if not host.powered:
+            if not isinstance(item, Ending) and retry_ns < KERNEL_TIMEOUT_NS:
+                self.network.timeline.after(retry_ns, lambda: self._arrive(at, item, 2 * retry_ns))
             return
         if end.closed or end.boots != host.boots:
             if item is not Ending.RESET and item is not Ending.CLOSED:

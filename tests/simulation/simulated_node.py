@@ -87,6 +87,7 @@ class Node:
         self._when_awake: list[Callable[[], None]] = []
         self.guardians: list[Guardian] = []  # that hold the listening socket
         self._starting = False
+        self._woke_too_late = False
 
     def note(self, what: str) -> None:
         """Adds a line to the transcript."""
@@ -103,8 +104,9 @@ class Node:
 
     @property
     def runs_now(self) -> bool:
-        """Whether the workload can do anything at this instant."""
-        return self.running is not None and not self.frozen
+        """Whether the workload can do anything at this instant. One that was frozen with its whole node past the end
+        of its lease is killed on waking, which takes a moment that nobody can take away."""
+        return self.running is not None and not self.frozen and not self._woke_too_late
 
     @property
     def listens(self) -> bool:
@@ -124,6 +126,7 @@ class Node:
 
     def workload_died(self) -> None:
         self.note("WORKLOAD ended")
+        self._woke_too_late = False
 
     def guardian_left(self) -> None:
         self.guardians = [each for each in self.guardians if each.running is not None or self._belongs(each)]
@@ -163,6 +166,8 @@ class Node:
 
     def crash_now(self) -> None:
         """Kills the agent (-9)."""
+        if self.frozen:
+            return  # nobody there who could
         agent = self._end("agent killed")
         if agent is not None:
             if self.timeline.random.random() < 0.7:
@@ -198,7 +203,7 @@ class Node:
         self.note(f"power lost{', a write is torn' if torn else ''}")
         for guardian in self.guardians:
             guardian.vanish()
-        self.guardians = []
+        self.guardians, self._woke_too_late = [], False
         self.pair.kernel_gone(self)
 
     def boot(self) -> None:
@@ -222,13 +227,15 @@ class Node:
         if not self.agent_frozen:
             return
         self.note("thawed")
+        guarded = [each for each in self.guardians if each.running is not None]
+        self._woke_too_late = self.frozen and any(each.lease_ended() for each in guarded)
         self.frozen = self.agent_frozen = False
         waiting, self._when_awake = self._when_awake, []
         for action in waiting:
             action()
         if self.agent is not None:
             self.agent.thaw()
-        if any(each.running is not None and not each.lease_ended() for each in self.guardians):
+        if self.runs_now:
             self.pair.require_one_workload(self)
 
     def when_awake(self, action: Callable[[], None]) -> None:

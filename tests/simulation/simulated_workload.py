@@ -1,7 +1,7 @@
 """The guardian and its workload, which live on when the agent dies, and die at the end of their lease.
 
-Mirrors `agent.workload.guardian_machine` and what the supervisor makes of it. The owner is told when a workload begins to
-run and when its last process is gone; the agent is told the same, and whether the lease had ended.
+Mirrors `agent.workload.guardian_machine` and what the supervisor makes of it. The owner is told when a workload begins
+to run and when its last process is gone; the agent is told the same, and whether the lease had ended.
 """
 
 from __future__ import annotations

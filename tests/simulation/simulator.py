@@ -25,7 +25,7 @@ from tests.simulation.simulated_network import End, Network, Stream
 from tests.simulation.simulated_node import BACKUP, MODES, PRIMARY, Node, NodeConfig
 from tests.simulation.timeline import MILLISECOND, SECOND, Timeline
 
-LEG_RETRY_NS = 250 * MILLISECOND
+LEG_RETRY_NS = SECOND  # as TCP retries a SYN, doubled each time
 REST_NS = 2 * SECOND  # for which a pair that came home must stay so
 HOME_NS = 90 * SECOND + DELAY_MAX_NS  # from the last fault on: timers, one failed handover, damping
 
@@ -143,12 +143,14 @@ class SimulatedPair:
 
         self._leg(BACKUP, alive, syn)
 
-    def _leg(self, sender: int, alive: Callable[[], bool], arrived: Callable[[], None]) -> None:
+    def _leg(
+        self, sender: int, alive: Callable[[], bool], arrived: Callable[[], None], retry_ns: int = LEG_RETRY_NS
+    ) -> None:
         receiver = self.nodes[1 - sender]
         if self.network.passes(sender) and receiver.powered and self.nodes[sender].powered:
             self.timeline.after(self.network.delay_ns(), lambda: receiver.when_awake(arrived))
         elif alive():
-            self.timeline.after(LEG_RETRY_NS, lambda: self._leg(sender, alive, arrived))
+            self.timeline.after(retry_ns, lambda: self._leg(sender, alive, arrived, 2 * retry_ns))
 
     def port_closed(self, node: Node) -> None:
         """What waited to be accepted is reset."""

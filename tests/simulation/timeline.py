@@ -80,9 +80,7 @@ class Timeline:
     def transcript(self, lines: int = 80) -> str:
         """Returns the seed and the last lines."""
         last = list(self._lines)[-lines:]
-        return "\n".join(
-            [f"seed {self.seed}", *(f"{at / SECOND:12.6f} s  {who:<8} {what}" for at, who, what in last)]
-        )
+        return "\n".join([f"seed {self.seed}", *(f"{at / SECOND:12.6f} s  {who:<8} {what}" for at, who, what in last)])
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -180,13 +181,18 @@ def test_p4_agent_and_guardian_killed_together_leave_nothing_to_the_next_agent(t
         assert not clean_up_leftover(tmp_path / "state")
 
 
-def test_a_guardian_that_is_still_killing_is_waited_for_and_in_the_end_killed(tmp_path: Path) -> None:
+def test_a_guardian_that_is_still_killing_is_waited_for_and_in_the_end_killed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with agent(tmp_path, "sleep", "1000") as process:
         guardian, pid = guardian_of(tmp_path), int((tmp_path / "pid").read_text())
         os.kill(guardian, signal.SIGSTOP)
         process.kill()
         process.wait()
-        assert clean_up_leftover(tmp_path / "state", guardian_patience_ms=100)
+        with caplog.at_level(logging.INFO):
+            assert clean_up_leftover(tmp_path / "state", guardian_patience_ms=100)
+        said = f"Waiting for process {guardian} of the former agent, which is still stopping the workload."
+        assert caplog.messages == [said]
         assert not is_alive(guardian)
         assert not is_alive(pid)
 
