@@ -56,7 +56,7 @@ def _replace_closed_streams() -> None:
     # In the order of their descriptors, so that none of these is taken by a file that is opened later.
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (stays open to the end)
 
 
 def _exit_code(error: BaseException) -> int:
@@ -126,7 +126,7 @@ def _sentence_of(error: OSError) -> str:
     reason = error.strerror or str(error)
     if error.filename is not None:
         return f"{error.filename}: {reason}. {_DETAILS}"
-    if not _takes_output(sys.stdout):
+    if _came_while_printing(error) or not _takes_output(sys.stdout):
         _abandon(sys.stdout)
         return f"standard output cannot be written: {reason}."
     try:
@@ -136,6 +136,12 @@ def _sentence_of(error: OSError) -> str:
     except OSError:
         return f"The current folder cannot be used: {reason}. Change to another one."
     return f"The system refused: {reason}. {_DETAILS}"
+
+
+def _came_while_printing(error: OSError) -> bool:
+    # A stream without a buffer loses what it could not write: asking it again would tell nothing.
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and frames[-1].f_globals.get("__name__", "").partition(".")[0] in ("click", "rich")
 
 
 def _takes_output(stream: TextIO) -> bool:

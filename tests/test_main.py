@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import click
@@ -139,8 +140,9 @@ def test_an_error_without_a_stream_to_say_it_keeps_its_exit_code(tmp_path: Path)
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux'")
 def test_an_output_that_takes_nothing_is_named_with_its_reason(tmp_path: Path) -> None:
-    for arguments in (["key", "generate"], ["--version"], ["interfaces"]):
-        ended = run_in_shell('"$@" >/dev/full', tmp_path, *arguments)
+    lines = ['PYTHONUNBUFFERED= "$@" >/dev/full', 'PYTHONUNBUFFERED=1 "$@" >/dev/full']
+    for line, arguments in product(lines, (["key", "generate"], ["--version"], ["interfaces"])):
+        ended = run_in_shell(line, tmp_path, *arguments)
         assert ended.returncode == 1
         assert ended.stderr == f"standard output cannot be written: {os.strerror(errno.ENOSPC)}.\n"
     assert run_in_shell('"$@" 2>/dev/full', tmp_path, "no-such-command").returncode == 2

@@ -270,7 +270,8 @@ _KEYS = (
         Integer(1, 1000),
         3,
         "After this many failures in a row the workload is restarted; then the other node takes over. "
-        "After each start, checks that have not succeeded yet count only from 5 x failures x interval on: 30 s by default.",
+        "After each start there is a grace of 5 x failures x interval (30 s by default), in which a check that has not "
+        "succeeded yet does not count.",
     ),
     Key(
         "workload.health.address",

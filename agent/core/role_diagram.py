@@ -20,7 +20,3 @@ def mermaid() -> str:
                 lines.append(f"    {before.name} --> {after.name}: {', '.join(causes)}")
     lines.append(f"    {Phase.STOPPED.name} --> [*]")
     return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    print(mermaid())

@@ -146,5 +146,5 @@ def _read_record_untrusted(folder: Path) -> list[tuple[int, str]]:
         return [(int(agent["pid"]), str(agent["identity"])) for agent in agents]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise PairAgentError(
-            f"{folder} is no folder of `pair-agent demo`; nothing was changed. `pair-agent demo --keep` prints its folder."
+            f"{folder} is no folder of `pair-agent demo`; nothing was changed. `demo --keep` prints its folder."
         ) from None
