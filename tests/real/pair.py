@@ -154,9 +154,13 @@ class Node:
         return status
 
     def events(self) -> list[dict[str, Any]]:
-        """Returns the event log, oldest first, straight from its file."""
-        lines = (self.directory / "state" / "events.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        """Returns the events, oldest first: from the agent, or from its file when it does not run."""
+        try:
+            events: list[dict[str, Any]] = self.ask("/v1/events?after=0&limit=1000")
+        except (OSError, http.client.HTTPException):
+            lines = (self.directory / "state" / "events.jsonl").read_text().splitlines()
+            return [json.loads(line) for line in lines if line.endswith("}")]
+        return events
 
     def spans(self) -> list[Span]:
         """Returns every life of the workload on this node, by its own record."""

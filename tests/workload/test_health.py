@@ -15,8 +15,8 @@ import trio
 import trio.testing
 
 from agent.config.model import Health, HealthKind, Workload, WorkloadKind
-from agent.workload.events import WorkloadFailed, WorkloadRestarted, WorkloadStarted
 from agent.workload import health as checks
+from agent.workload.events import WorkloadFailed, WorkloadRestarted, WorkloadStarted
 from agent.workload.health import Finding, probe, watch
 from tests.workload.harness import PYTHON, running, workload
 
@@ -115,14 +115,14 @@ def test_a_status_of_thousands_of_digits_is_a_problem_and_no_crash(monkeypatch: 
     # The first part is short of the bound on an answer, so that the second one takes it beyond what int() reads.
     parts = [b"HTTP/1.1 " + b"9" * 4_000, b"9" * 3_900, b"\r\n\r\n"]
 
-    async def open_scripted(host: str, port: int) -> trio.testing.MemoryReceiveStream:
-        near, far = trio.testing.memory_stream_pair()
+    async def open_scripted(host: str, port: int) -> trio.abc.Stream:
+        near, _ = trio.testing.memory_stream_pair()
 
         async def say(part: bytes | None) -> bytes:
             return parts.pop(0) if parts else b""
 
         monkeypatch.setattr(near, "receive_some", say)
-        return near  # type: ignore[return-value]  # a stapled stream does for it
+        return near
 
     monkeypatch.setattr(trio, "open_tcp_stream", open_scripted)
 

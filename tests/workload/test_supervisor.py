@@ -246,13 +246,15 @@ def test_output_goes_to_a_file_if_one_is_named(tmp_path: Path) -> None:
 
 
 def test_p4_the_end_of_the_supervisor_kills_the_workload(tmp_path: Path) -> None:
+    before = own_children()  # of other tests
+
     async def main() -> None:
         note = tmp_path / "family"
         async with running(workload(script(FAMILY, str(note)), tmp_path), tmp_path) as run:
             run.supervisor.activate(2)
             await until(lambda: len(lines(note)) == 3)
         assert not any(is_alive(pid) for pid in family(note))
-        assert own_children() == []
+        assert own_children() == before
         assert not (tmp_path / "state" / "workload.pid").exists()
 
     trio.run(main)
@@ -320,6 +322,8 @@ def test_a_stop_is_confirmed_although_the_guardian_dies_during_it(tmp_path: Path
 
 
 def test_nothing_to_run_is_confirmed_at_once(tmp_path: Path) -> None:
+    before = own_children()  # of other tests
+
     async def main() -> None:
         hooks = Hooks(on_active=(("sh", "-c", f"echo $PAIR_AGENT_TERM >> {tmp_path}/hooked"),))
         for runs, kind in enumerate((WorkloadKind.NONE, WorkloadKind.SYSTEMD), start=1):
@@ -329,7 +333,7 @@ def test_nothing_to_run_is_confirmed_at_once(tmp_path: Path) -> None:
                 run.supervisor.deactivate()
                 await run.next(WorkloadStopped)
                 await until(lambda runs=runs: len(lines(tmp_path / "hooked")) == runs)
-        assert own_children() == []
+        assert own_children() == before
 
     trio.run(main)
 
