@@ -48,6 +48,7 @@ class Places:
                 await self._newcomers.park()
         place = trio.CancelScope()
         self._taken.add(place)
+        self._waited_for[place] = None  # here, because tasks that start together run in any order
         return place
 
     def leave(self, place: trio.CancelScope) -> None:

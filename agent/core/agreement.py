@@ -18,19 +18,20 @@ def agreed_record(record: Record, peer: Hello, pair_id: bytes, *, own_mode: Mode
     """
     report = peer.report
     term = max(record.term, report.term, report.active_term)
+    regained = record.damaged and term > 0  # a peer that knows of no term may have lost its record too
     lane = record.term_lane
     if own_mode is Mode.BACKUP and peer.term_lane == lane:
         lane = 1 - lane
     agreed = replace(
         record,
-        term=term + TERM_SLACK if record.damaged else term,
+        term=term + TERM_SLACK if regained else term,
         peer_active_term=max(record.peer_active_term, report.active_term),
         term_lane=lane,
         pair_id=record.pair_id or pair_id,
         peer_name=peer.name,
         peer_takeover_ms=min(peer.takeover_ms, peer.timeout_ms),
         mode_unproven=False,
-        damaged=False,
+        damaged=record.damaged and not regained,
     )
     newer = report.maintenance_revision > record.maintenance_revision
     tied = report.maintenance_revision == record.maintenance_revision

@@ -48,6 +48,7 @@ class RoleSettings:
     takeover_ns: int
     contact_ns: int  # how long a backup tries to reach the primary: connection_timeout
     force_activate: bool = False
+    term_floor: int = 0  # above every term there can have been, for a forced node that lost its record
 
 
 class RoleGround:

@@ -87,7 +87,8 @@ class Roles(Handover):
             unproven = self.record.paired and mode is not Mode.STAND_ALONE
             self._store(mode=mode.value, hold=False, mode_unproven=unproven)
         if self._settings.force_activate:
-            self._store(damaged=False, mode_unproven=False)
+            term = max(self.record.term, self._settings.term_floor if self.record.damaged else 0)
+            self._store(damaged=False, mode_unproven=False, term=term)
             self._activate(Cause.STARTED, "an operator forced this node to become active", now_ns)
         elif mode is Mode.STAND_ALONE and not self.record.damaged:
             self._activate(Cause.STARTED, "this node is stand-alone", now_ns)

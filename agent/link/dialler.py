@@ -24,7 +24,8 @@ from agent.platform.sockets import tune_link_socket
 
 KERNEL_TIMEOUT_MS = 20_000
 EAGER_NS = 1_000_000_000  # after a link closed, redial without the usual delay for so long
-EAGER_PAUSE_FIRST_S = 0.001
+EAGER_PAUSES_S = (0.0, 0.001)  # the first two, then doubling
+RESET_S = 0.003  # for a reset to arrive on an eager connection, before a TLS handshake is worth beginning
 MILLISECONDS_PER_SECOND = 1000
 
 
@@ -71,14 +72,14 @@ class Dialler:
         """Dials until cancelled."""
         delay_s = self._target.reconnect_delay_ms / MILLISECONDS_PER_SECOND
         eager_until_ns = 0
-        pause_s = EAGER_PAUSE_FIRST_S
+        pause_s = EAGER_PAUSES_S[0]
         while True:
             outcome, was_linked = await self._attempt(eager=boottime_ns() < eager_until_ns)
             if outcome is Outcome.ENDED and was_linked:
-                eager_until_ns, pause_s = boottime_ns() + EAGER_NS, EAGER_PAUSE_FIRST_S
+                eager_until_ns, pause_s = boottime_ns() + EAGER_NS, EAGER_PAUSES_S[0]
             elif outcome is Outcome.NO_ANSWER and boottime_ns() < eager_until_ns:
                 await trio.sleep(pause_s)
-                pause_s = min(2 * pause_s, delay_s)
+                pause_s = min(max(2 * pause_s, EAGER_PAUSES_S[1]), delay_s)
             else:
                 eager_until_ns = 0
                 await trio.sleep(delay_s)
@@ -92,6 +93,8 @@ class Dialler:
         try:
             with trio.move_on_after(timeout_s):
                 connected = await self._connect(eager=eager)
+                if eager and await _is_dropped(connected):
+                    raise ConnectionResetError
                 stream = client_stream(trio.SocketStream(connected), self._identity())
                 await stream.do_handshake()
                 outcome = Outcome.ENDED
@@ -137,6 +140,14 @@ class Dialler:
                 return connecting
         other = [error for error in failures if not isinstance(error, ConnectionRefusedError)]
         raise other[0] if other else failures[0]
+
+
+async def _is_dropped(connected: trio.socket.SocketType) -> bool:
+    """Waits a moment for the reset by which a guardian at work ends connections: a server speaks only when spoken to."""
+    with trio.move_on_after(RESET_S):
+        await trio.lowlevel.wait_readable(connected)
+        return True
+    return False
 
 
 def _leads_to_itself(connected: trio.socket.SocketType) -> bool:

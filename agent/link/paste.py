@@ -96,7 +96,7 @@ def _refuse_private_key(text: str) -> None:
     if _PRIVATE_KEY.search(text):
         raise CredentialError(
             "This is a private key: never paste it or send it anywhere. If it has left its node, make a new one and "
-            "its certificate there: `pair-agent init --directory NEW-FOLDER`, and put both in the place of the old ones. "
+            "its certificate there: `pair-agent init --directory NEW-FOLDER`, and put both in place of the old ones. "
             f"What is needed here is the certificate. {_WAY_OUT}"
         )
 

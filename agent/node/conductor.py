@@ -334,4 +334,5 @@ def role_settings(config: Config, *, force_activate: bool) -> RoleSettings:
         takeover_ns=takeover_ms(config) * NANOSECONDS_PER_MILLISECOND,
         contact_ns=config.connection.connection_timeout * NANOSECONDS_PER_MILLISECOND,
         force_activate=force_activate,
+        term_floor=wall_ms() // 1000,  # terms grow by activations, and those are rarer than seconds
     )

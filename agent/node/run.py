@@ -6,6 +6,7 @@ before anything is started, and the workload's guardian inherits the listening s
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import socket
@@ -105,6 +106,9 @@ class _Node:
                     nursery.start_soon(self._listen)
                 elif config.mode is Mode.BACKUP:
                     nursery.start_soon(self._dial)
+                # A full collection would stop the agent for longer than the shortest timeouts; what is here now stays.
+                gc.collect()
+                gc.freeze()
                 await conductor.run()
                 await conductor.supervisor.shut_down()
                 nursery.cancel_scope.cancel()
@@ -215,9 +219,15 @@ def _make_directory(config: Config) -> None:
     directory = config.state_directory
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise StateError(
+            f"the state directory {directory} cannot be made: a file stands there or above it; set state_directory to "
+            "another folder, or move the file"
+        ) from error
     except OSError as error:
         raise StateError(
-            f"the state directory {directory} cannot be made: {error.strerror}; make it by hand or set state_directory"
+            f"the state directory {directory} cannot be made: {error.strerror}; let this account write there, or set "
+            "state_directory to another folder"
         ) from error
 
 

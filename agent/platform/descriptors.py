@@ -42,5 +42,5 @@ else:
             return None
         return (
             f"the agent may have {reachable} files and connections open at a time, so that it serves fewer clients at "
-            f"once; allow it {DESCRIPTORS_NEEDED}, for example with LimitNOFILE={DESCRIPTORS_NEEDED} in the service unit."
+            f"once; allow it more, for example with LimitNOFILE={DESCRIPTORS_NEEDED} in the service unit."
         )

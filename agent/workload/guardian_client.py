@@ -16,6 +16,7 @@ import trio
 from agent.config.model import Workload
 from agent.core.errors import WorkloadError
 from agent.platform.clock import boottime_ns
+from agent.platform.priority import at_agents_priority
 from agent.workload.environment import inherited_environment
 from agent.workload.guardian_pipes import PipedProcess
 from agent.workload.guardian_protocol import Command, encode
@@ -51,7 +52,9 @@ class GuardianClient:
         arguments: list[str | Path] = [interpreter, "-I", "-S", _PROGRAM, str(os.getpid())]
         inherited = [] if sys.platform == "win32" else [listener.fileno() for listener in sockets]
         try:
-            process = await trio.to_thread.run_sync(PipedProcess, arguments, inherited_environment(), inherited)
+            process = await trio.to_thread.run_sync(
+                at_agents_priority(PipedProcess), arguments, inherited_environment(), inherited
+            )
         except OSError as error:
             raise WorkloadError(
                 f"the guardian of the workload cannot be started: {error}. The agent runs it with {interpreter}."

@@ -18,6 +18,7 @@ import trio
 from agent.config.model import Workload, WorkloadKind
 from agent.core.errors import WorkloadError
 from agent.platform.clock import boottime_ns
+from agent.platform.priority import at_agents_priority
 from agent.workload.environment import ROLE_FILE_VARIABLE, role_file_path
 from agent.workload.guardian_client import GuardianClient
 from agent.workload.guardian_reports import Exited, Failed, Fenced, Output, Ready, Report, Started, Stopped
@@ -102,7 +103,7 @@ class GuardianKeeper:
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._record.run)
-            if await trio.to_thread.run_sync(clean_up_leftover, self._state_directory):
+            if await trio.to_thread.run_sync(at_agents_priority(clean_up_leftover), self._state_directory):
                 _log.warning("An earlier agent had left a workload behind; it was killed.")
             await self._guard_once(listener, task_status.started)
             while True:
@@ -155,7 +156,7 @@ class GuardianKeeper:
     async def _end(self, client: GuardianClient) -> None:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + self._kill_seconds()) as limit:
             await client.end()
-            await trio.to_thread.run_sync(remove_record, self._state_directory)
+            await trio.to_thread.run_sync(at_agents_priority(remove_record), self._state_directory)
         if limit.cancelled_caught:
             _log.error("The workload could not be killed in time; guardian %d goes on with it.", client.pid)
 
@@ -171,7 +172,7 @@ class GuardianKeeper:
         await self._record.settled()
         while True:
             try:
-                await trio.to_thread.run_sync(clean_up_leftover, self._state_directory)
+                await trio.to_thread.run_sync(at_agents_priority(clean_up_leftover), self._state_directory)
             except WorkloadError as error:
                 _log.error("%s", error)
                 await trio.sleep(PAUSE_SECONDS)

@@ -159,6 +159,16 @@ class Api:
             return bytes(received)
 
 
+async def read_until(stream: trio.SocketStream, end: bytes) -> bytes:
+    """Reads until `end` has come: head and body of an answer may arrive apart. Fails if the connection ends before."""
+    received = b""
+    while end not in received:
+        part = bytes(await stream.receive_some())
+        assert part, f"ended after {received!r}"
+        received += part
+    return received
+
+
 def deaf_client(port: int) -> socket.socket:
     """Asks for the status and never reads."""
     client = socket.socket()

@@ -13,6 +13,7 @@ from agent.admin.access import Access, Gate
 from agent.admin.problem import RefusedError
 from tests.admin.fake_control import LARGE, TOKEN, deaf_client, parse_reply, sample_status, serving
 
+
 def request(client: str, server_address: str, **headers: str) -> Request:
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     return Request({"type": "http", "headers": raw, "client": (client, 5), "server": (server_address, 3003)})

@@ -16,7 +16,7 @@ from agent.admin.control import Action, Answer
 from agent.admin.events import EventLog
 from agent.config.model import Admin
 from agent.core.errors import PairAgentError, WorkloadError
-from tests.admin.fake_control import TOKEN, sample_status, serving
+from tests.admin.fake_control import TOKEN, read_until, sample_status, serving
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_readers_that_wait_are_bounded_and_their_places_come_back(tmp_path: Path
             assert (await api.ask("GET", "/v1/events?after=0")).json() == []
             api.control.log.append(EventCode.LINK_DOWN, "The link is down.")
             for reader in readers:
-                assert b"The link is down." in await reader.receive_some(10_000)
+                await read_until(reader, b"The link is down.")
                 await reader.aclose()
             assert (await api.ask("GET", "/v1/events?after=1&wait_ms=1")).json() == []
 

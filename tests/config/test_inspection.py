@@ -14,6 +14,7 @@ import pytest
 
 from agent.config.inspection import Level, inspect_node
 from agent.config.ports import is_running_agent
+from agent.demo.pair_files import free_ports
 from agent.platform.locks import DirectoryLock
 
 from .conftest import COMPLETE
@@ -23,12 +24,8 @@ PORTS = "[server]\nport = {server}\n[admin]\nport = {admin}\n"
 
 @pytest.fixture
 def ports() -> dict[str, int]:
-    """Two ports that were free a moment ago."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    numbers = [listener.getsockname()[1] for listener in sockets]
-    for listener in sockets:
-        listener.close()
-    return dict(zip(("server", "admin"), numbers, strict=True))
+    """Two ports that were free a moment ago, and that the system gives to no outgoing connection meanwhile."""
+    return dict(zip(("server", "admin"), free_ports(2), strict=True))
 
 
 def inspect(folder: Path, text: str, environ: dict[str, str] | None = None) -> dict[Level, list[str]]:
@@ -95,6 +92,7 @@ def test_a_port_that_another_program_holds_is_an_error_though_the_agent_runs(fol
     hold = f"""
 import sys
 from pathlib import Path
+from agent.demo.pair_files import free_ports
 from agent.platform.locks import DirectoryLock
 with DirectoryLock(Path({str(folder / "state")!r})):
     print("held", flush=True)

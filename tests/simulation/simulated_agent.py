@@ -36,7 +36,7 @@ from tests.simulation.simulated_workload import Guardian
 from tests.simulation.timeline import Alarm, now_here_ns, run_on, wall_here_ms
 
 if TYPE_CHECKING:
-    from tests.simulation.simulator import Node
+    from tests.simulation.simulated_node import Node
 
 DISK_NS = 4 * NANOSECONDS_PER_MILLISECOND  # at most, for one flush
 

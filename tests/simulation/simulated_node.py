@@ -84,7 +84,7 @@ class Node:
         self.powered, self.boots = True, 0
         self.agent: Agent | None = None
         self.agent_frozen = self.frozen = False  # the agent alone; the whole node
-        self._when_awake: list[Callable[[], None]] = []
+        self._when_awake: list[Callable[[], object]] = []
         self.guardians: list[Guardian] = []  # that hold the listening socket
         self._starting = False
         self._woke_too_late = False
@@ -238,7 +238,7 @@ class Node:
         if self.runs_now:
             self.pair.require_one_workload(self)
 
-    def when_awake(self, action: Callable[[], None]) -> None:
+    def when_awake(self, action: Callable[[], object]) -> None:
         """Lets `action` happen now, or when the whole node is no longer frozen."""
         if self.frozen:
             self._when_awake.append(action)

@@ -23,7 +23,9 @@ class WorkloadOwner(Protocol):
     timeline: Timeline
     clock: Clock
     takeover_ns: int
-    stop_ns: Callable[[], int]  # how long a stop takes this time
+
+    def stop_ns(self) -> int:
+        """Returns how long a stop takes this time."""
 
     def when_awake(self, action: Callable[[], None]) -> None:
         """Lets `action` happen now, or when the node is no longer frozen."""
@@ -41,7 +43,7 @@ class WorkloadOwner(Protocol):
 class Guardian:
     """One agent's guardian; `tell` reaches that agent."""
 
-    def __init__(self, owner: WorkloadOwner, tell: Callable[[told.Input], None]) -> None:
+    def __init__(self, owner: WorkloadOwner, tell: Callable[[told.Input], object]) -> None:
         self._owner, self._tell = owner, tell
         self._wanted: int | None = None  # term
         self._stops_owed = 0

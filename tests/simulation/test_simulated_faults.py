@@ -19,8 +19,8 @@ SEEDS = range(5)
 TAKEOVER_NS = NodeConfig().takeover_ns
 
 
-def settled(seed: int = 1, **network: int) -> SimulatedPair:
-    return SimulatedPair(seed, **network).settle()
+def settled(seed: int = 1) -> SimulatedPair:
+    return SimulatedPair(seed).settle()
 
 
 def active_node(pair: SimulatedPair) -> Node:

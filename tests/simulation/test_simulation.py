@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,8 @@ from agent.core.record import Record
 from agent.node import pulse as pulse_module
 from tests.simulation.pair_values import BrokenPromiseError
 from tests.simulation.simulated_faults import run_story
+from tests.simulation.simulated_node import BACKUP, PRIMARY
+from tests.simulation.simulator import SimulatedPair
 from tests.simulation.timeline import SECOND
 
 pytestmark = pytest.mark.usefixtures("simulated_edge")
@@ -35,7 +38,7 @@ def test_whatever_happens_one_workload_runs_and_one_node_is_active_in_the_end(ba
 
 @pytest.mark.long
 @pytest.mark.parametrize("batch", range(20))
-def test_whatever_happens_for_hours(batch: int, record_property: pytest.RecordProperty) -> None:
+def test_whatever_happens_for_hours(batch: int, record_property: Callable[[str, object], None]) -> None:
     seconds, activations = play(range(100_000 + batch * 250, 100_000 + (batch + 1) * 250))
     record_property("simulated_hours", round(seconds / 3600, 2))
     record_property("activations", activations)
@@ -69,7 +72,13 @@ def test_it_sees_a_term_that_is_used_twice(monkeypatch: pytest.MonkeyPatch) -> N
         return record.term + 1
 
     monkeypatch.setattr(role_ground, "next_term", without_lanes)
-    assert "again" in broken_by_some(range(200))
+    pair = SimulatedPair(1).settle()
+    pair.network.block(frozenset({PRIMARY, BACKUP}))
+    pair.timeline.run_for(20 * SECOND)
+    pair.primary.lose_power()
+    pair.primary.boot()
+    with pytest.raises(BrokenPromiseError, match="uses term 2 again"):
+        pair.timeline.run_for(20 * SECOND)
 
 
 def test_it_sees_a_lease_that_lives_on_without_a_frame_sent(monkeypatch: pytest.MonkeyPatch) -> None:
