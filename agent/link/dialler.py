@@ -143,7 +143,7 @@ class Dialler:
 
 
 async def _is_dropped(connected: trio.socket.SocketType) -> bool:
-    """Waits a moment for the reset by which a guardian at work ends connections: a server speaks only when spoken to."""
+    """Waits a moment for the reset by which a guardian at work ends connections; a server speaks only when asked."""
     with trio.move_on_after(RESET_S):
         await trio.lowlevel.wait_readable(connected)
         return True

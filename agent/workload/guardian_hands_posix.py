@@ -50,11 +50,6 @@ class PosixHands(Hands):
         self._arguments: list[str] = []
 
     @property
-    def _scheduling(self) -> tuple[int, os.sched_param]:
-        """The guardian's own, for processes that must not wait for a processor on a busy machine."""
-        return os.sched_getscheduler(0), os.sched_getparam(0)
-
-    @property
     def killing(self) -> bool:
         return self._killing
 
@@ -101,7 +96,7 @@ class PosixHands(Hands):
                 os.write(watch_write, self._launch_sentence(error))
             finally:
                 os._exit(127)
-        _set_scheduling(pid, *self._scheduling)
+        _hurry(pid)
         os.close(order_read)
         os.close(watch_write)
         return pid, watch, order_write
@@ -165,7 +160,7 @@ class PosixHands(Hands):
         self._killing = True
         if self._main is not None:
             # On a busy machine an ordinary process waits for a processor even to die.
-            _set_scheduling(self._main, *self._scheduling)
+            _hurry(self._main)
             _signal_group(self._main, signal.SIGKILL)
 
     def kill_descendants(self) -> None:
@@ -183,7 +178,7 @@ class PosixHands(Hands):
             self._main = None  # its end means nothing any more
             self.machine.handle_launch_failed(sentence, now_ns)
         elif self._main is not None:
-            _set_scheduling(self._main, os.SCHED_OTHER, os.sched_param(0))  # it hurried only until it was the program
+            _hurry_no_more(self._main)  # only until it was the program
             self.machine.handle_launched(self._main, now_ns)
 
     def reap(self) -> bool:
@@ -228,9 +223,15 @@ def boottime_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
-def _set_scheduling(pid: int, policy: int, parameters: os.sched_param) -> None:
+def _hurry(pid: int) -> None:
+    """Lets a process run like the guardian, so that it need not wait for a processor on a busy machine."""
     with contextlib.suppress(OSError):  # it has gone, or the right is missing: then it takes its turn
-        os.sched_setscheduler(pid, policy, parameters)
+        os.sched_setscheduler(pid, os.sched_getscheduler(0), os.sched_getparam(0))
+
+
+def _hurry_no_more(pid: int) -> None:
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
 
 
 def _signal_group(leader: int, number: int) -> None:
