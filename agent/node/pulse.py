@@ -14,7 +14,7 @@ import trio
 from agent.core.lease import fence_margin_ns, lease_until_ns
 from agent.platform.clock import boottime_ns
 
-STEPS_PER_LEASE = 8
+STEPS_PER_LEASE = 3
 STEP_MIN_NS = 2_000_000
 STEP_MAX_NS = 500_000_000
 NANOSECONDS_PER_SECOND = 1_000_000_000
