@@ -1,6 +1,6 @@
 """Runs everything that a change has to pass: style, types for both platforms, and all tests that this machine can run.
 
-    python -m tests [pytest's arguments]
+    python -m tests [pytest's arguments]      without the marker `long`, unless -m says otherwise
 
 Each step says how it went; a failed one does not keep the next from running. The last line is pytest's summary, the
 exit code 0 only if every step passed. Lanes that this machine cannot run are named with the reason (tests/lanes.py).
@@ -53,8 +53,9 @@ def main() -> int:
     failed = [name for name, command in STEPS if not passes(name, command)]
     if failed:
         print(f"FAILED before the tests: {', '.join(failed)}", flush=True)
+    selection = () if "-m" in sys.argv else ("-m", "not long")
     tests = subprocess.run(
-        [sys.executable, "-m", *PYTEST, *sys.argv[1:]], cwd=PROJECT, stdin=subprocess.DEVNULL, check=False
+        [sys.executable, "-m", *PYTEST, *selection, *sys.argv[1:]], cwd=PROJECT, stdin=subprocess.DEVNULL, check=False
     )
     return tests.returncode or bool(failed)
 

@@ -87,9 +87,10 @@ class Settling(RoleGround):
             self._contact_refused(fact.sentence, now_ns)
         else:
             self._explain(f"the link was lost: {fact.sentence}")
-            # A loss that is learned of later than silence would have been: this node itself was late.
+            # A loss can be learned of late, because this node itself was: there is always time for another contact.
             late = now_ns - fact.last_received_ns > self._patience_ns
-            self._act_at_ns = (now_ns if late else fact.last_received_ns) + self._patience_ns
+            counted_ns = (now_ns if late else fact.last_received_ns) + self._patience_ns
+            self._act_at_ns = max(counted_ns, now_ns + self._patience_ns // 2)
 
     # -- beacons: the peer without a link
 

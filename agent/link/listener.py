@@ -17,6 +17,7 @@ import trio
 
 from agent.core.errors import PeerError
 from agent.link.identity import Identity
+from agent.link.paced_stream import PacedStream, Turnstile
 from agent.link.tls import TlsStream, server_stream
 from agent.platform.descriptors import descriptor_limit
 from agent.platform.sockets import tune_link_socket
@@ -80,6 +81,7 @@ class Listener:
         self._on_stream = on_stream
         self._on_refused = on_refused
         silent_max, handshakes_max = places_within(descriptor_limit())
+        self._turnstile = Turnstile()
         self._silent = Places(silent_max)
         self._handshakes = Places(handshakes_max)
 
@@ -107,7 +109,9 @@ class Listener:
                 tune_link_socket(accepted, KERNEL_TIMEOUT_MS)
                 if not await self._silent.occupy(partial(trio.lowlevel.wait_readable, accepted)):
                     return
-                stream = server_stream(trio.SocketStream(accepted), self._identity())
+                await self._turnstile.pass_through()
+                paced = PacedStream(trio.SocketStream(accepted), self._turnstile)
+                stream = server_stream(paced, self._identity())
                 if not await self._handshakes.occupy(stream.do_handshake):
                     self._on_refused(address, "the TLS handshake was not finished in time")
                     return
@@ -116,4 +120,5 @@ class Listener:
                 return
             except (trio.BrokenResourceError, OSError):
                 return  # it went away
+            paced.let_free()
             await self._on_stream(stream, address)

@@ -18,7 +18,7 @@ from agent.core.role_table import Phase
 from agent.core.session import Ended, Opened, ProbeReturned, Session, SessionEvent, State
 from agent.link.beacons import LINKED_INTERVAL_S
 from agent.link.connection import Watchers
-from agent.link.dialler import EAGER_NS, EAGER_PAUSE_FIRST_S, Outcome
+from agent.link.dialler import EAGER_NS, EAGER_PAUSES_S, Outcome
 from tests.simulation.simulated_network import End, Ending
 from tests.simulation.timeline import MILLISECOND, SECOND, Alarm
 
@@ -177,19 +177,19 @@ class SimulatedDialler:
         self._task.send(result)
 
     def _run(self) -> Generator[None, Outcome | None, None]:
-        agent, eager_until_ns, pause_ns = self._agent, 0, int(EAGER_PAUSE_FIRST_S * SECOND)
+        agent, eager_until_ns, pause_ns = self._agent, 0, int(EAGER_PAUSES_S[0] * SECOND)
         clock = agent.node.clock
         while True:
             self._dial()
             outcome = yield
             if outcome is Outcome.ENDED and self._was_linked:
-                eager_until_ns, pause_ns = clock.now_ns() + EAGER_NS, int(EAGER_PAUSE_FIRST_S * SECOND)
+                eager_until_ns, pause_ns = clock.now_ns() + EAGER_NS, int(EAGER_PAUSES_S[0] * SECOND)
                 continue
             if outcome is not Outcome.ENDED and outcome is not None:
                 agent.dial_failed(outcome)
             if outcome is Outcome.NO_ANSWER and clock.now_ns() < eager_until_ns:
                 agent.at(clock.now_ns() + pause_ns, lambda: self._go(None))
-                pause_ns = min(2 * pause_ns, self._reconnect_delay_ns)
+                pause_ns = min(max(2 * pause_ns, int(EAGER_PAUSES_S[1] * SECOND)), self._reconnect_delay_ns)
             else:
                 eager_until_ns = 0
                 agent.at(clock.now_ns() + self._reconnect_delay_ns, lambda: self._go(None))
