@@ -56,7 +56,7 @@ def is_of_own_agent(holder: PortHolder | None, state_directory: Path) -> bool:
     except StateError as error:
         if error.__cause__ is not None:  # the lock cannot be looked at; one that is held has no further cause
             return False
-    if holder is None or holder.pid == owner:
+    if holder is None or holder.pid in (0, owner):  # 0: the system names no process
         return True
     try:
         return owner in [parent.pid for parent in psutil.Process(holder.pid).parents()]
