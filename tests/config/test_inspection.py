@@ -13,7 +13,7 @@ from typing import NoReturn
 import pytest
 
 from agent.config.inspection import Level, inspect_node
-from agent.config.ports import is_running_agent
+from agent.config.ports import is_running_agent, listener_of
 from agent.demo.pair_files import free_ports
 from agent.platform.locks import DirectoryLock
 
@@ -103,8 +103,11 @@ with DirectoryLock(Path({str(folder / "state")!r})):
     with agent, socket.create_server(("127.0.0.1", 0)) as stranger:
         assert agent.stdout.readline().strip() == b"held"
         port = stranger.getsockname()[1]
+        holder = listener_of(port)
         results = inspect(folder, COMPLETE.replace("primary", "stand-alone") + f"[admin]\nport = {port}\n")
         agent.communicate()
+    if holder is None or holder.pid == 0:
+        pytest.skip("this system does not tell who holds a port (Wine)")
     assert f"port {port} is already in use" in "\n".join(results[Level.ERROR])
 
 
