@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent.admin import server
 from agent.admin.access import Access, Gate
-from agent.admin.arguments import boolean, integer, query_integer, read_object
+from agent.admin.arguments import boolean, integer, query_integer, query_texts, read_object, text
 from agent.admin.control import Action, Control
 from agent.admin.events import EVENTS_KEPT
 from agent.admin.problem import RefusedError, problem
@@ -39,6 +39,7 @@ EVENTS_DEFAULT = 100
 SEQUENCE_MAX = 2**63 - 1
 TEST_COUNT_MAX = 100
 TEST_COUNT_DEFAULT = 5
+ARCHIVE_FILTERS = ("tree", "path", "since")
 
 _log = logging.getLogger("agent.admin")
 _HTTP_VERSIONS = frozenset({"1.0", "1.1"})
@@ -91,6 +92,12 @@ def application(control: Control, gate: Gate) -> ASGIApp:
         _Route("/v1/failback", "POST", Access.ACT, endpoints.failback),
         _Route("/v1/maintenance", "POST", Access.ACT, endpoints.maintenance),
         _Route("/v1/test/heartbeat", "POST", Access.ACT, endpoints.test_heartbeat),
+        _Route("/v1/test/sync", "POST", Access.ACT, endpoints.test_sync),
+        _Route("/v1/sync", "POST", Access.ACT, endpoints.sync),
+        _Route("/v1/sync/dry-run", "POST", Access.ACT, endpoints.sync_dry_run),
+        # Names of files are nobody's business but the operator's, so looking at them needs the token too.
+        _Route("/v1/archive", "GET", Access.ACT, endpoints.archive),
+        _Route("/v1/archive/restore", "POST", Access.ACT, endpoints.archive_restore),
     )
     starlette = Starlette(
         routes=[Route(route.path, _guarded(route, gate), methods=[route.method]) for route in routes],
@@ -217,6 +224,26 @@ class _Endpoints:
         arguments = await read_object(request, known=frozenset({"count"}))
         count = integer(arguments, "count", minimum=1, maximum=TEST_COUNT_MAX, default=TEST_COUNT_DEFAULT)
         return await self._act(Action.TEST_HEARTBEAT, {"count": count})
+
+    async def test_sync(self, request: Request) -> Response:
+        await read_object(request, known=frozenset())
+        return await self._act(Action.TEST_SYNC, {})
+
+    async def sync(self, request: Request) -> Response:
+        arguments = await read_object(request, known=frozenset({"full"}))
+        return await self._act(Action.SYNC, {"full": boolean(arguments, "full", default=False)})
+
+    async def sync_dry_run(self, request: Request) -> Response:
+        await read_object(request, known=frozenset())
+        return await self._act(Action.SYNC_DRY_RUN, {})
+
+    async def archive(self, request: Request) -> Response:
+        return await self._act(Action.ARCHIVE_LIST, dict(query_texts(request, ARCHIVE_FILTERS)))
+
+    async def archive_restore(self, request: Request) -> Response:
+        arguments = await read_object(request, known=frozenset({"item", "to"}))
+        to = text(arguments, "to") if arguments.get("to") is not None else None
+        return await self._act(Action.ARCHIVE_RESTORE, {"item": text(arguments, "item"), "to": to})
 
     async def _act(self, action: Action, arguments: dict[str, Any]) -> Response:
         answer = await self._control.act(action, arguments)

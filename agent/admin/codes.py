@@ -57,6 +57,22 @@ class EventCode(StrEnum):
         "A planned handover was refused or undone; the role stays where it was.",
         True,
     )
+    SYNC_COMPLETE = "sync-complete", "The trees of both nodes are in sync."
+    SYNC_FAILED = "sync-failed", "Synchronisation failed and is tried again.", True
+    OVERWRITE_BEGUN = "overwrite-begun", "The other node's trees begin to replace this node's.", True
+    OVERWRITE_DONE = "overwrite-done", "The other node's trees replaced this node's; the archive holds what was here."
+    CONFLICT = "conflict", "Both nodes changed the same path; one version is in its place, the other archived.", True
+    ARCHIVED = "archived", "Files that were to be replaced or removed went to the archive."
+    ARCHIVE_EXPIRING = "archive-expiring", "The archive will soon remove its oldest items.", True
+    NAME_REFUSED = "name-refused", "An entry of a tree cannot be replicated, for the reason given.", True
+    TREE_TROUBLE = "tree-trouble", "A tree cannot be read, written or watched as it should be.", True
+    DISK_FULL = "disk-full", "There is not enough free space to synchronise.", True
+    LOCAL_EDIT_REPLACED = (
+        "local-edit-replaced",
+        "A file that was edited on the standby node was replaced; the archive holds the edit.",
+        True,
+    )
+    TREES_INCOMPLETE = "trees-incomplete", "This node's trees are not whole, so its workload must not start.", True
 
 
 def event_code(word: str) -> EventCode:

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 from agent.admin.events import EventLog
 
+CHANGES_TOLD_MAX = 1000  # by a dry run; its "total" counts them all
+
 
 class Action(StrEnum):
     """What an operator can make the agent do."""
@@ -21,13 +23,25 @@ class Action(StrEnum):
     FAILBACK = "failback"
     MAINTENANCE = "maintenance"  # arguments {"on": bool}
     TEST_HEARTBEAT = "test-heartbeat"  # arguments {"count": int}; changes nothing
+    SYNC = "sync"  # arguments {"full": bool}; answers at once, `status` shows the progress
+    SYNC_DRY_RUN = "sync-dry-run"  # changes nothing
+    TEST_SYNC = "test-sync"  # changes nothing
+    ARCHIVE_LIST = "archive-list"  # arguments {"tree", "path", "since"}: text or None each; changes nothing
+    ARCHIVE_RESTORE = "archive-restore"  # arguments {"item": str, "to": str or None}
 
 
 @dataclass(frozen=True)
 class Answer:
     """The outcome of an action: `sentence` says what was done, or why not and the way out; `details` is JSON-able.
 
-    `TEST_HEARTBEAT` answers with `details` {"round_trips_ms": [float or null for a lost one, ...]}, done or not.
+    The `details` of each action that has some:
+    * `TEST_HEARTBEAT`, done or not: {"round_trips_ms": [float or null for a lost one, ...]}.
+    * `SYNC`: {"round": int}, the number of the round that has begun.
+    * `SYNC_DRY_RUN`: {"changes": [{"tree", "path", "deed", "bytes", "archived"}, ...], "total": int, "bytes": int};
+      the first `CHANGES_TOLD_MAX` changes, deed one of "create", "replace", "remove", "attributes", "conflict".
+    * `TEST_SYNC`, done if every check is ok: {"checks": [{"name", "ok", "sentence"}, ...]}.
+    * `ARCHIVE_LIST`: {"items": [{"id", "tree", "path", "size", "reason", "archived_at", "mtime"}, ...], "bytes": int of
+      all that match, "more": int that match and are not listed}.
     """
 
     done: bool

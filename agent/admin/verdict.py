@@ -1,7 +1,7 @@
 """Would failover work right now? The verdict, the OPC UA service level and the redundancy word, from one snapshot.
 
 Pure. `agent.node` fills a `PairView`; nothing here asks, waits or remembers. A reason says what would happen and the
-way out. A ready pair may still have reasons: what a failover at this moment would lose.
+way out. A ready pair may still have reasons: what a failover at this moment would lose, or leave behind.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from agent.core.vocabulary import Mode, Role, WorkloadState
+from agent.admin.quantities import listed, size_text, span_text
+from agent.core.vocabulary import Mode, Role, TreeState, WorkloadState
 
 SERVICE_LEVEL_MAINTENANCE = 0
 SERVICE_LEVEL_NO_DATA = 1
@@ -19,6 +20,8 @@ SERVICE_LEVEL_IN_TRANSITION = 100
 SERVICE_LEVEL_STANDBY_READY = 199
 SERVICE_LEVEL_ALONE = 200
 SERVICE_LEVEL_REDUNDANT = 255
+
+DISK_BYTES_LOW = 500_000_000  # less on the standby node's disk is said, although failover would work
 
 
 class Redundancy(StrEnum):
@@ -32,11 +35,17 @@ class Redundancy(StrEnum):
 
 @dataclass(frozen=True)
 class TreeView:
-    """One tree: whether the standby node holds it whole, and how far it lags behind the active one."""
+    """One tree: whether the standby node holds it whole, how far it lags behind the active one, and what hinders it."""
 
     name: str
     complete: bool
-    lag_ms: int | None = None  # None: unknown or nothing written
+    state: TreeState = TreeState.IN_SYNC
+    lag_ms: int | None = 0  # age of the oldest change that the standby node has not got; None: unknown
+    lag_bytes: int | None = None  # what it has not got; None: unknown
+    error: str = ""  # why the tree does not synchronise, a sentence
+    refused: int = 0  # entries whose names or kinds cannot be replicated
+    free_bytes: int | None = None  # on the standby node's disk under this tree; None: unknown
+    needed_bytes: int = 0  # that the rest of the running synchronisation takes there
 
 
 @dataclass(frozen=True)
@@ -62,16 +71,43 @@ class PairView:
 
 @dataclass(frozen=True)
 class Readiness:
-    """The verdict; `reasons` are sentences, for a ready pair about what a failover would lose."""
+    """The verdict; `reasons` are sentences, for a ready pair about what a failover would lose or leave behind.
+
+    `loss` says in one sentence what a failover at this moment would lose, ready or not; "" where there are no trees to
+    lose anything of, or no other node.
+    """
 
     ready: bool
     reasons: tuple[str, ...]
+    loss: str = ""
 
 
 def readiness(view: PairView) -> Readiness:
     """Would the other node go on right now if the active one died?"""
     obstacles = tuple(_obstacles(view))
-    return Readiness(ready=not obstacles, reasons=obstacles or tuple(_losses(view)))
+    return Readiness(ready=not obstacles, reasons=obstacles or tuple(_shortcomings(view)), loss=loss(view))
+
+
+def loss(view: PairView) -> str:
+    """What would be lost if the active node died at this moment, as one sentence; "" without trees or a pair."""
+    if view.mode is Mode.STAND_ALONE or not view.trees:
+        return ""
+    died = "If the active node died now,"
+    broken = [tree.name for tree in view.trees if not tree.complete]
+    if broken:
+        return (
+            f"{died} nothing could go on with {_trees(broken)}, not whole on {_standby(view)}: "
+            "only the active node has all of it."
+        )
+    lost = [_lost(tree) for tree in view.trees if _is_behind(tree)]
+    unknown = [tree.name for tree in view.trees if not _is_behind(tree) and tree.lag_ms is None]
+    if lost and unknown:
+        return f"{died} {listed(lost)} would be lost, and of {_trees(unknown)} what has not been compared yet."
+    if unknown:
+        return f"{died} it is not known what {_trees(unknown)} would lose, because the nodes have not compared yet."
+    if lost:
+        return f"{died} {listed(lost)} would be lost."
+    return f"{died} nothing of {_trees([tree.name for tree in view.trees])} would be lost."
 
 
 def service_level(view: PairView) -> int:
@@ -95,11 +131,12 @@ def service_level(view: PairView) -> int:
 def redundancy(view: PairView) -> Redundancy:
     """The pair in one word: a primary says whether its backup could help, a backup whether it could."""
     able = view.linked and view.peer_heartbeat_fresh
+    whole = all(tree.complete for tree in view.trees)
     if view.mode is Mode.BACKUP:
-        able = able and view.own_eligible and all(tree.complete for tree in view.trees)
+        able = able and view.own_eligible and whole
         # A backup that does the work has proved that it can.
         return Redundancy.BACKUP_READY if able or view.role is Role.ACTIVE else Redundancy.BACKUP_NOT_READY
-    able = able and view.mode is Mode.PRIMARY and view.peer_eligible
+    able = able and view.mode is Mode.PRIMARY and view.peer_eligible and (whole or view.role is not Role.ACTIVE)
     return Redundancy.PRIMARY_WITH_BACKUP if able else Redundancy.PRIMARY_ONLY
 
 
@@ -116,23 +153,19 @@ def _obstacles(view: PairView) -> Iterator[str]:
     if not view.linked:
         return
     yield from _role_obstacles(view)
+    standby = _standby(view)
     if view.role is Role.ACTIVE:
-        standby, eligible, reason = "the other node", view.peer_eligible, view.peer_ineligible_reason
+        eligible, reason = view.peer_eligible, view.peer_ineligible_reason
     else:
-        standby, eligible, reason = "this node", view.own_eligible, view.own_ineligible_reason
+        eligible, reason = view.own_eligible, view.own_ineligible_reason
     if not eligible:
         why = _sentence(reason) or "It gave no reason; `pair-agent status` there says more."
         yield f"If the active node dies, {standby} stays standby because it is not eligible: {why}"
     yield from view.mismatches
-    for tree in view.trees:
-        if not tree.complete:
-            yield (
-                f"The tree {tree.name} is not complete on {standby}, so it would not start the workload. "
-                "Wait for the synchronisation to finish; `pair-agent status --watch` shows it."
-            )
+    yield from _tree_obstacles(view)
     if view.damping_ms > 0:
         yield (
-            f"There were too many role changes of late: for another {_duration(view.damping_ms)} nothing takes over by "
+            f"There were too many role changes of late: for another {span_text(view.damping_ms)} nothing takes over by "
             "itself. Mend what makes the link come and go (`pair-agent events`), or move the role with "
             "`pair-agent failover`."
         )
@@ -170,16 +203,62 @@ def _role_obstacles(view: PairView) -> Iterator[str]:
             yield f"{standby} is {word}, and would take over only once it is standby. Wait for it."
 
 
-def _losses(view: PairView) -> Iterator[str]:
+def _tree_obstacles(view: PairView) -> Iterator[str]:
+    standby = _standby(view)
     for tree in view.trees:
-        if tree.lag_ms is not None and tree.lag_ms > 0:
-            yield f"If the active node died now, the tree {tree.name} would lose its last {_duration(tree.lag_ms)}."
+        if not tree.complete:
+            yield (
+                f"The tree {tree.name} is not complete on {standby}, so it would not start the workload. "
+                "Wait for the synchronisation to finish; `pair-agent status --watch` shows it."
+            )
+        if tree.state is TreeState.FAILED:
+            why = _sentence(tree.error) or "`pair-agent events` on both nodes says why."
+            yield (
+                f"The tree {tree.name} does not synchronise, so a failover would lose ever more of it: {why} "
+                "Mend that, then `pair-agent sync`."
+            )
+        if tree.free_bytes is not None and tree.free_bytes < tree.needed_bytes:
+            yield (
+                f"The disk under the tree {tree.name} on {standby} has {size_text(tree.free_bytes)} free, and the rest "
+                f"of the synchronisation needs {size_text(tree.needed_bytes)}. Make room there, then `pair-agent sync`."
+            )
 
 
-def _duration(milliseconds: int) -> str:
-    if milliseconds < 1000:
-        return f"{milliseconds} ms"
-    return f"{-(-milliseconds // 1000)} s"
+def _shortcomings(view: PairView) -> Iterator[str]:
+    """What a failover that works would lose or leave behind, and what will soon keep it from working."""
+    if any(_is_behind(tree) or tree.lag_ms is None for tree in view.trees):
+        yield loss(view)
+    for tree in view.trees:
+        if tree.refused > 0:
+            entries = "1 entry" if tree.refused == 1 else f"{tree.refused} entries"
+            yield (
+                f"After a failover the tree {tree.name} would lack {entries} that cannot be replicated. "
+                "`pair-agent status` names them; rename them, or leave them out with exclude."
+            )
+        if tree.free_bytes is not None and tree.free_bytes < DISK_BYTES_LOW:
+            yield (
+                f"The disk under the tree {tree.name} on {_standby(view)} has only {size_text(tree.free_bytes)} free; "
+                "without space, synchronisation stops. Make room there."
+            )
+
+
+def _standby(view: PairView) -> str:
+    return "the other node" if view.role is Role.ACTIVE else "this node"
+
+
+def _is_behind(tree: TreeView) -> bool:
+    return bool(tree.lag_ms and tree.lag_ms > 0) or bool(tree.lag_bytes and tree.lag_bytes > 0)
+
+
+def _lost(tree: TreeView) -> str:
+    size = f"{size_text(tree.lag_bytes)}" if tree.lag_bytes else ""
+    if not tree.lag_ms:
+        return f"{size} of the tree {tree.name}"
+    return f"the last {span_text(tree.lag_ms)} of the tree {tree.name}" + (f" ({size})" if size else "")
+
+
+def _trees(names: list[str]) -> str:
+    return f"the tree{'s' if len(names) > 1 else ''} {listed(names)}"
 
 
 def _sentence(text: str) -> str:

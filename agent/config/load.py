@@ -29,6 +29,7 @@ from agent.config.model import (
     Hooks,
     Server,
     StandbyKind,
+    Sync,
     Tree,
     TreeKind,
     Workload,
@@ -88,9 +89,6 @@ def examine_config(path: Path, environ: Mapping[str, str], *, with_certificates:
 def announce_inactive_keys(config: Config) -> list[str]:
     """Names the settings that are accepted and checked, and have no effect in this version, one line each."""
     lines = []
-    if config.trees:
-        names = ", ".join(tree.name for tree in config.trees)
-        lines.append(f"[[tree]] ({names}): accepted, not active in this version")
     if config.forwards:
         lines.append(f"[[forward]] ({len(config.forwards)}): accepted, not active in this version")
     if config.workload.kind in (WorkloadKind.SYSTEMD, WorkloadKind.WINDOWS_SERVICE):
@@ -144,6 +142,12 @@ def _build(settings: Settings, source: Path, certificates: Certificates, state_d
                 exclude=take(f"tree.{number}.exclude", tuple),
             )
             for number in range(settings.counts["tree"])
+        ),
+        sync=Sync(
+            rate_limit=take("sync.rate_limit", int),
+            scan_interval=take("sync.scan_interval", int),
+            archive_size=take("sync.archive_size", int),
+            archive_days=take("sync.archive_days", int),
         ),
         admin=Admin(interface=take("admin.interface", str), port=take("admin.port", int)),
         forwards=tuple(

@@ -139,6 +139,16 @@ class Tree:
 
 
 @dataclass(frozen=True)
+class Sync:
+    """How trees are kept in sync; `scan_interval` in milliseconds."""
+
+    rate_limit: int = 0  # kB/s; 0: none
+    scan_interval: int = 60_000
+    archive_size: int = 10_240  # MB
+    archive_days: int = 30
+
+
+@dataclass(frozen=True)
 class Admin:
     interface: str = "127.0.0.1"
     port: int = 3003
@@ -166,6 +176,7 @@ class Config:
     workload: Workload
     hooks: Hooks
     trees: tuple[Tree, ...]
+    sync: Sync
     admin: Admin
     forwards: tuple[Forward, ...]
     overrides: Mapping[str, str]  # "server.port" -> the environment variable that set it

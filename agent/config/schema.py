@@ -87,6 +87,7 @@ SECTIONS: Mapping[str, Section] = {
         Section("workload.health", "How the agent knows that the workload is well."),
         Section("hooks", "Programs to run at a change, as argument lists: one at a time, in order."),
         Section("tree", "A folder or file that is kept on both nodes. Repeat the block for more.", repeated=True),
+        Section("sync", "How the trees are kept in sync, and how long the archive keeps what was replaced."),
         Section("admin", "The status page and the health endpoints."),
         Section(
             "forward",
@@ -325,6 +326,25 @@ _KEYS = (
         "What is left out: gitignore patterns.",
         '["*.tmp", ".git/"]',
     ),
+    Key(
+        "sync.rate_limit",
+        Integer(0, 10_000_000, "kB/s"),
+        0,
+        "The most that synchronisation sends, in kB per second; 0 is no limit.",
+    ),
+    Key(
+        "sync.scan_interval",
+        milliseconds(1_000, DAY_MS),
+        60_000,
+        "The time between full scans, which find what the system's notifications missed, in milliseconds.",
+    ),
+    Key(
+        "sync.archive_size",
+        Integer(1, 100_000_000, "MB"),
+        10_240,
+        "The archive removes its oldest items beyond this size, in MB.",
+    ),
+    Key("sync.archive_days", Integer(1, 36_500, "days"), 30, "The archive keeps an item for so many days."),
     Key("admin.interface", Interface(), "127.0.0.1", "Where the page and the endpoints are served."),
     Key("admin.port", PORT, 3003, "Their port."),
     Key("forward.listen", HostPort(), Presence.REQUIRED, "The local port.", '"127.0.0.1:1883"'),

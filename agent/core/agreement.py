@@ -9,10 +9,11 @@ from agent.core.record import TERM_SLACK, Record
 from agent.core.vocabulary import Mode
 
 
-def agreed_record(record: Record, peer: Hello, pair_id: bytes, *, own_mode: Mode) -> Record:
+def agreed_record(record: Record, peer: Hello, pair_id: bytes, *, own_mode: Mode, trees: bool = False) -> Record:
     """Returns `record` with the peer's terms, name, timers and maintenance taken over.
 
-    `pair_id` is empty while a link goes on. The lanes of the two nodes' terms are disjoint afterwards: should both
+    `pair_id` is empty while a link goes on; when it begins, and this node has `trees`, an overwrite that either node wants
+    is due on both. The lanes of the two nodes' terms are disjoint afterwards: should both
     claim the same one, the backup takes the other, which is safe because both now know every term used so far. A node
     that lost its record regains its place by the terms that the peer knows of.
     """
@@ -22,6 +23,7 @@ def agreed_record(record: Record, peer: Hello, pair_id: bytes, *, own_mode: Mode
     lane = record.term_lane
     if own_mode is Mode.BACKUP and peer.term_lane == lane:
         lane = 1 - lane
+    overwrite_due = record.overwrite_due or bool(trees and pair_id and (record.wants_overwrite or report.overwrite))
     agreed = replace(
         record,
         term=term + TERM_SLACK if regained else term,
@@ -32,6 +34,7 @@ def agreed_record(record: Record, peer: Hello, pair_id: bytes, *, own_mode: Mode
         peer_takeover_ms=min(peer.takeover_ms, peer.timeout_ms),
         mode_unproven=False,
         damaged=record.damaged and not regained,
+        overwrite_due=overwrite_due,
     )
     newer = report.maintenance_revision > record.maintenance_revision
     tied = report.maintenance_revision == record.maintenance_revision

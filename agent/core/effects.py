@@ -65,12 +65,16 @@ class StopWorkload:
 
 @dataclass(frozen=True)
 class CatchUp:
-    """Resync from the peer; CaughtUp or CatchUpFailed follows."""
+    """Resync from the peer; CaughtUp or CatchUpFailed with this number follows."""
+
+    number: int
 
 
 @dataclass(frozen=True)
 class SendFinalChanges:
-    """Send what the stopped workload left; FinalChangesSent follows."""
+    """Send what the stopped workload left; FinalChangesSent with this number follows."""
+
+    number: int
 
 
 @dataclass(frozen=True)

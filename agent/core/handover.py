@@ -8,6 +8,7 @@ was not given the release.
 from __future__ import annotations
 
 from agent.core import effects as do
+from agent.core import inputs as told
 from agent.core.messages import Invite, Refusal, Release, Request
 from agent.core.role_ground import ANSWER_SLACK_NS, RETRY_NS, STANDBY_REASONS, Intent
 from agent.core.role_table import Cause, Phase
@@ -18,8 +19,8 @@ from agent.core.vocabulary import NANOSECONDS_PER_MILLISECOND, Mode, Role
 class Handover(Settling):
     """The handover's part of the role machine; see the module."""
 
-    def _caught_up(self, now_ns: int) -> None:
-        if self.phase is not Phase.CATCHING_UP or self.peer is None or self.peer_hello is None:
+    def _caught_up(self, number: int, now_ns: int) -> None:
+        if self.phase is not Phase.CATCHING_UP or number != self._order_number or self.peer is None or self.peer_hello is None:
             return
         if self.peer.role in (Role.ACTIVE, Role.STOPPING):
             self._enter(Phase.REQUESTING, Cause.CAUGHT_UP, "up to date; waiting for the other node to stop", now_ns)
@@ -31,8 +32,8 @@ class Handover(Settling):
             self._enter(Phase.STANDBY, Cause.CAUGHT_UP, "up to date, but nobody is active", now_ns)
             self._settle(Cause.PEER_REPORTED, now_ns)
 
-    def _catch_up_failed(self, reason: str, now_ns: int) -> None:
-        if self.phase is Phase.CATCHING_UP:
+    def _catch_up_failed(self, number: int, reason: str, now_ns: int) -> None:
+        if self.phase is Phase.CATCHING_UP and number == self._order_number:
             self._enter(Phase.STANDBY, Cause.CATCH_UP_FAILED, f"bringing this node up to date failed: {reason}", now_ns)
             self._retry_at_ns = now_ns + RETRY_NS
             self._effects.append(do.Tell(Refusal(self.reason, 0)))
@@ -143,7 +144,7 @@ class Handover(Settling):
     def _ask_afresh(self, reason: str, now_ns: int) -> None:
         """Trusts nothing that was heard before a freeze: drops the link and grants the other node its time anew."""
         linked, primary = self.peer is not None, self._settings.mode is Mode.PRIMARY
-        self.peer, self._released_term, self._retry_at_ns = None, None, None
+        self.peer, self._released_term, self._retry_at_ns, self._postponed = None, None, None, None
         self._effects.append(do.DropLink(reason))
         if self.phase in (Phase.CATCHING_UP, Phase.REQUESTING):
             self._enter(Phase.AWAITING_PEER if primary else Phase.STANDBY, Cause.FROZEN, reason, now_ns)
@@ -156,7 +157,8 @@ class Handover(Settling):
             return
         if self._intent in (Intent.RELEASE, Intent.EXIT):
             self._enter(Phase.FINISHING, Cause.WORKLOAD_ENDED, "sending the last changes", now_ns)
-            self._effects.append(do.SendFinalChanges())
+            self._order_number += 1
+            self._effects.append(do.SendFinalChanges(self._order_number))
             return
         if self._intent is Intent.START_AFRESH and self._settings.mode is Mode.PRIMARY:
             self._enter(Phase.AWAITING_PEER, Cause.WORKLOAD_ENDED, "asking the backup after a freeze", now_ns)
@@ -165,9 +167,18 @@ class Handover(Settling):
             return
         self._stand_by(Cause.WORKLOAD_ENDED, now_ns)
 
-    def _final_changes_sent(self, now_ns: int) -> None:
-        if self.phase is not Phase.FINISHING:
+    def _final_changes_sent(self, fact: told.FinalChangesSent, now_ns: int) -> None:
+        if self.phase is not Phase.FINISHING or fact.number != self._order_number:
             return
+        if fact.undelivered and self._intent is Intent.RELEASE and self.peer is not None:
+            reason = f"the other node cannot take the last changes: {fact.undelivered}"
+            self._announce("handover-refused", reason)
+            self._damper.note_unplanned_activation(now_ns)
+            self._activate(Cause.FINAL_CHANGES_STUCK, reason, now_ns)
+            self._effects.append(do.Tell(Refusal(reason, 0)))
+            return
+        if fact.undelivered:
+            self._announce("final-changes-undelivered", f"not on the other node: {fact.undelivered}")
         if self._intent is Intent.EXIT:
             self._leave(Cause.FINAL_CHANGES_SENT, now_ns)
             return

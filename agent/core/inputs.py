@@ -110,17 +110,49 @@ class Frozen:
 class CaughtUp:
     """The resync that was started is complete up to a small rest."""
 
+    number: int  # of the CatchUp
+
 
 @dataclass(frozen=True)
 class CatchUpFailed:
     """The resync that was started cannot be completed now."""
 
+    number: int  # of the CatchUp
     reason: str
 
 
 @dataclass(frozen=True)
 class FinalChangesSent:
     """What the stopped workload left is on the other node, or cannot get there."""
+
+    number: int  # of the SendFinalChanges
+    undelivered: str = ""  # why it is not there; empty: it is, durably
+
+
+@dataclass(frozen=True)
+class TreesHindered:
+    """The trees cannot be used at this moment, because `obstacle`; empty: they can."""
+
+    obstacle: str
+
+
+@dataclass(frozen=True)
+class TreesIncomplete:
+    """The trees are about to be half way between two states; nothing of them is changed before this is stored."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class TreesComplete:
+    """The trees here are whole and as the peer's were in its `term`."""
+
+    term: int
+
+
+@dataclass(frozen=True)
+class PeerFollows:
+    """The peer's trees are whole and as the ones here, which it goes on following."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +199,10 @@ Input: TypeAlias = (
     | CaughtUp
     | CatchUpFailed
     | FinalChangesSent
+    | TreesHindered
+    | TreesIncomplete
+    | TreesComplete
+    | PeerFollows
     | FailoverOrdered
     | FailbackOrdered
     | MaintenanceOrdered

@@ -48,6 +48,7 @@ class Report:
     maintenance: bool
     maintenance_revision: Counter  # the higher revision's `maintenance` holds for both nodes
     workload: WorkloadState
+    overwrite: bool = False  # the primary's trees are to replace the backup's
 
 
 @dataclass(frozen=True)
@@ -262,10 +263,15 @@ def _to_wire(value: Any) -> dict[str, Any]:
     return wire
 
 
+_SAID_LATER = frozenset({"overwrite"})  # fields that older nodes do not send; their defaults are what that means
+
+
 def _from_wire_untrusted(shape: type[Any], wire: Mapping[str, Any]) -> Any:
     values = {}
     for name, reader in _READERS[shape]:
         if name not in wire:
+            if name in _SAID_LATER:
+                continue
             raise PeerError(f"the other node sent {shape.__name__} without {name}")
         try:
             values[name] = reader(wire[name])

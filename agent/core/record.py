@@ -12,8 +12,9 @@ from typing import Any
 import msgpack
 
 from agent.core.errors import StateError
+from agent.core.tree_versions import TreeVersion
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 TERM_SLACK = 64  # terms skipped when a stored term may have been lost: more than one damaged slot can hide
 
 
@@ -35,10 +36,25 @@ class Record:
     maintenance_revision: int = 0
     mode_unproven: bool = False  # the mode was changed, and no link has confirmed since that the two nodes fit
     damaged: bool = False  # the stored record was lost: not eligible until the other node told its term
+    data_term: int = 0  # the term under which the trees here were last written; 0: never brought together with a peer
+    data_alone: bool = False  # that went on while the other node did not follow
+    base_term: int = 0  # the term whose trees both nodes last had in common
+    incomplete: str = ""  # why the trees here are half way between two states; empty: they are whole
+    overwrite_due: bool = False  # the primary's trees are to replace the backup's, and that is not done yet
 
     @property
     def paired(self) -> bool:
         return bool(self.pair_id)
+
+    @property
+    def version(self) -> TreeVersion:
+        """Which state the trees here are in, for comparing it with the other node's."""
+        return TreeVersion(self.data_term, self.data_alone, self.base_term)
+
+    @property
+    def wants_overwrite(self) -> bool:
+        """True if the two nodes' trees have nothing in common that this node could know of."""
+        return self.overwrite_due or self.mode_unproven or not (self.paired or self.damaged)
 
     @property
     def outdated(self) -> bool:

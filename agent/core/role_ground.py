@@ -48,6 +48,7 @@ class RoleSettings:
     takeover_ns: int
     contact_ns: int  # how long a backup tries to reach the primary: connection_timeout
     force_activate: bool = False
+    trees: bool = False  # something is replicated
     term_floor: int = 0  # above every term there can have been, for a forced node that lost its record
 
 
@@ -64,8 +65,11 @@ class RoleGround:
         self.peer_hello: Hello | None = None  # the last one
         self.workload = WorkloadState.STOPPED
         self.workload_failed = False
+        self.trees_obstacle = ""  # why the trees cannot be used at this moment
         self.concern = ""  # what is known to go wrong if this node became active; it does so all the same
         self._damper = Damper()
+        self._postponed: str | None = None  # why it would have become active, had an obstacle not been
+        self._order_number = 0  # of the last CatchUp or SendFinalChanges
         self._intent = Intent.EXIT
         self._invited: Invite | None = None  # by this node, while it is active
         self._asking = Request(planned=False, hold=False, reason="")  # what this node will ask for, or asks
@@ -101,6 +105,7 @@ class RoleGround:
             maintenance=self.record.maintenance,
             maintenance_revision=self.record.maintenance_revision,
             workload=self.workload,
+            overwrite=self._settings.trees and self.record.wants_overwrite,
         )
 
     @property
@@ -112,7 +117,11 @@ class RoleGround:
             return "its mode was changed, and it has not met the other node since; `run --force-activate` skips that"
         if self._settings.mode is Mode.BACKUP and not self.record.paired:
             return "it was never connected to its primary"
-        return ""
+        if self._settings.trees and self.record.incomplete:
+            return f"its trees are incomplete: {self.record.incomplete}; `run --force-activate` runs on what is there"
+        if self._settings.trees and self._settings.mode is Mode.BACKUP and self.record.overwrite_due:
+            return "the first copy of the primary's trees is not finished; `run --force-activate` runs on what is there"
+        return self.trees_obstacle
 
     @property
     def inviting(self) -> bool:
@@ -131,10 +140,15 @@ class RoleGround:
 
     def _activate(self, cause: Cause, reason: str, now_ns: int, *, hold: bool = False) -> None:
         term = next_term(self.record)
+        before = self.record
         self.workload_failed = False
         self._released_term = None
+        self._postponed = None
         self._act_at_ns = self._retry_at_ns = None
         self._store(term=term, active_term=term, released=False, hold=hold)
+        if self._settings.trees:
+            base_term = before.base_term if before.data_alone else before.data_term
+            self._store(data_term=term, data_alone=before.data_alone or self.peer is None, base_term=base_term)
         self._enter(Phase.ACTIVE, cause, reason, now_ns)
         self._effects.append(do.StartWorkload(term))
 
@@ -146,7 +160,8 @@ class RoleGround:
         self._asking = request
         self._act_at_ns = self._retry_at_ns = None
         self._enter(Phase.CATCHING_UP, cause, f"bringing this node up to date: {request.reason}", now_ns)
-        self._effects.append(do.CatchUp())
+        self._order_number += 1
+        self._effects.append(do.CatchUp(self._order_number))
 
     def _invite(self, invite: Invite) -> None:
         self._invited = invite

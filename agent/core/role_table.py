@@ -47,7 +47,9 @@ class Cause(Enum):
     FROZEN = "frozen"
     WORKLOAD_ENDED = "workload ended"
     FINAL_CHANGES_SENT = "final changes sent"
+    FINAL_CHANGES_STUCK = "final changes stuck"  # the other node cannot take them
     ORDERED = "ordered"  # by an operator
+    TREES_USABLE = "trees usable"  # what kept this node from taking over has passed
     STOP_ORDERED = "stop ordered"
 
 
@@ -78,8 +80,13 @@ TRANSITIONS: frozenset[tuple[Phase, Cause, Phase]] = frozenset(
         (_P.AWAITING_PEER, _C.PEER_REPORTED, _P.STANDBY),
         (_P.AWAITING_PEER, _C.RELEASED, _P.ACTIVE),
         (_P.AWAITING_PEER, _C.NOBODY_CAME, _P.ACTIVE),
+        (_P.AWAITING_PEER, _C.TREES_USABLE, _P.ACTIVE),
+        (_P.AWAITING_PEER, _C.TREES_USABLE, _P.CATCHING_UP),
+        (_P.AWAITING_PEER, _C.TREES_USABLE, _P.STANDBY),
         (_P.AWAITING_PEER, _C.STOP_ORDERED, _P.STOPPED),
         #
+        (_P.STANDBY, _C.TREES_USABLE, _P.ACTIVE),
+        (_P.STANDBY, _C.TREES_USABLE, _P.CATCHING_UP),
         (_P.STANDBY, _C.PEER_GONE, _P.ACTIVE),  # takeover at once
         (_P.STANDBY, _C.PEER_LEFT, _P.ACTIVE),
         (_P.STANDBY, _C.PEER_SILENT, _P.ACTIVE),  # takeover after silence
@@ -128,5 +135,6 @@ TRANSITIONS: frozenset[tuple[Phase, Cause, Phase]] = frozenset(
         (_P.STEPPING_DOWN, _C.WORKLOAD_ENDED, _P.AWAITING_PEER),  # primary that was frozen
         (_P.FINISHING, _C.FINAL_CHANGES_SENT, _P.STANDBY),
         (_P.FINISHING, _C.FINAL_CHANGES_SENT, _P.STOPPED),
+        (_P.FINISHING, _C.FINAL_CHANGES_STUCK, _P.ACTIVE),  # goes on where everything is
     }
 )

@@ -66,11 +66,13 @@ class Roles(Handover):
             case told.Frozen():
                 self._frozen(fact.reason, now_ns)
             case told.CaughtUp():
-                self._caught_up(now_ns)
+                self._caught_up(fact.number, now_ns)
             case told.CatchUpFailed():
-                self._catch_up_failed(fact.reason, now_ns)
+                self._catch_up_failed(fact.number, fact.reason, now_ns)
             case told.FinalChangesSent():
-                self._final_changes_sent(now_ns)
+                self._final_changes_sent(fact, now_ns)
+            case told.TreesHindered() | told.TreesIncomplete() | told.TreesComplete() | told.PeerFollows():
+                self._trees_changed(fact, now_ns)
             case told.FailoverOrdered() | told.FailbackOrdered():
                 self._handover_ordered(to_backup=isinstance(fact, told.FailoverOrdered), now_ns=now_ns)
             case told.MaintenanceOrdered():
@@ -88,7 +90,9 @@ class Roles(Handover):
             self._store(mode=mode.value, hold=False, mode_unproven=unproven)
         if self._settings.force_activate:
             term = max(self.record.term, self._settings.term_floor if self.record.damaged else 0)
-            self._store(damaged=False, mode_unproven=False, term=term)
+            if self._settings.trees and (missing := self.record.incomplete or self.obstacle):
+                self._announce("trees-incomplete", f"forced to become active although {missing}")
+            self._store(damaged=False, mode_unproven=False, incomplete="", overwrite_due=False, term=term)
             self._activate(Cause.STARTED, "an operator forced this node to become active", now_ns)
         elif mode is Mode.STAND_ALONE and not self.record.damaged:
             self._activate(Cause.STARTED, "this node is stand-alone", now_ns)
@@ -100,6 +104,32 @@ class Roles(Handover):
             self._act_at_ns = now_ns + self._settings.contact_ns
         if self.obstacle:
             self._explain(f"this node cannot become active: {self.obstacle}")
+
+    def _trees_changed(
+        self, fact: told.TreesHindered | told.TreesIncomplete | told.TreesComplete | told.PeerFollows, now_ns: int
+    ) -> None:
+        """Takes what is known of the trees, and does what only they stood in the way of."""
+        hindered = bool(self.obstacle)
+        match fact:
+            case told.TreesHindered():
+                self.trees_obstacle = fact.obstacle
+            case told.TreesIncomplete():
+                self._store(incomplete=fact.reason)
+            case told.TreesComplete():
+                self._store(
+                    data_term=fact.term, base_term=fact.term, data_alone=False, incomplete="", overwrite_due=False
+                )
+            case told.PeerFollows():
+                self._store(base_term=self.record.data_term, data_alone=False, overwrite_due=False)
+        if not hindered or self.obstacle or self.phase not in (Phase.STANDBY, Phase.AWAITING_PEER):
+            return
+        postponed, self._postponed = self._postponed, None
+        if self.peer is not None:
+            self._settle(Cause.TREES_USABLE, now_ns)
+        elif postponed is not None and self.phase is Phase.AWAITING_PEER:
+            self._nobody_came(now_ns, Cause.TREES_USABLE)
+        elif postponed is not None:
+            self._take_over(Cause.TREES_USABLE, postponed, now_ns)
 
     def _stop_ordered(self, now_ns: int) -> None:
         if self.phase is Phase.ACTIVE:
@@ -133,10 +163,11 @@ class Roles(Handover):
             other = "primary" if self._settings.mode is Mode.BACKUP else "backup"
             self._take_over(Cause.PEER_SILENT, f"the {other} cannot be reached", now_ns)
 
-    def _nobody_came(self, now_ns: int) -> None:
+    def _nobody_came(self, now_ns: int, cause: Cause = Cause.NOBODY_CAME) -> None:
         policy, outdated = self._settings.on_initial_standby_timeout, self.record.outdated
         waited = f"nobody connected within {self._settings.initial_standby_ns // NANOSECONDS_PER_MILLISECOND} ms"
         if self.obstacle:
+            self._postponed = waited
             self._explain(f"{waited}; this node cannot become active: {self.obstacle}")
         elif self.record.maintenance and not self._was_last_active:
             self._explain(f"{waited}; maintenance is on")
@@ -145,7 +176,7 @@ class Roles(Handover):
             self._explain(f"{waited}; still waiting for the backup: {why}")
             self._announce("not-eligible", self.reason)
         else:
-            self._activate(Cause.NOBODY_CAME, f"{waited}: activated without resync", now_ns)
+            self._activate(cause, f"{waited}: activated without resync", now_ns)
             lost = "; what the backup wrote after this node was active is missing here" if outdated else ""
             self._announce("activated-without-resync", f"{waited}: activated without resync{lost}")
 

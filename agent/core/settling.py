@@ -29,7 +29,8 @@ class Settling(RoleGround):
         self._released_term = None
         self._invited = None
         self._retry_at_ns = None
-        self._adopt(agreed_record(self.record, fact.peer, fact.pair_id, own_mode=self._settings.mode))
+        self._postponed = None
+        self._adopt(agreed_record(self.record, fact.peer, fact.pair_id, own_mode=self._settings.mode, trees=self._settings.trees))
         if self.phase in (Phase.STANDBY, Phase.AWAITING_PEER):
             self._act_at_ns = None
             self._explain(f"connected to {fact.peer.name}")
@@ -56,7 +57,10 @@ class Settling(RoleGround):
         self._invited = None
         self._retry_at_ns = None
         self._rival_since_ns = None
+        self._postponed = None
         if self.phase is Phase.ACTIVE:
+            if self._settings.trees:
+                self._store(data_alone=True)
             return
         if self.phase in (Phase.STEPPING_DOWN, Phase.FINISHING):
             if self._intent is Intent.RELEASE:
@@ -119,6 +123,7 @@ class Settling(RoleGround):
     def _wait_for_rival(self, now_ns: int) -> None:
         self._explain("the other node is active, as its beacons say, but packets are lost; waiting for the link")
         self._act_at_ns = max(self._act_at_ns or 0, now_ns + self._patience_ns)
+        self._postponed = None
 
     @property
     def _patience_ns(self) -> int:
@@ -135,6 +140,7 @@ class Settling(RoleGround):
         if self.phase is Phase.STANDBY and self.peer is None:
             self._explain(f"the other node lives, but there is no link: {sentence}")
             self._act_at_ns = now_ns + self._settings.contact_ns
+            self._postponed = None
 
     def _settle(self, cause: Cause, now_ns: int) -> None:
         """Decides what two linked nodes do; called whenever what is known of the peer changed."""
@@ -157,6 +163,11 @@ class Settling(RoleGround):
             waiting = "the backup is active and keeps the role until failback"
         elif self.record.maintenance:
             waiting = "the backup is active, and maintenance is on"
+        elif self._settings.trees and self.record.overwrite_due:
+            waiting = (
+                "the backup is active, and this primary is to overwrite its trees with its own: `failback` does both, "
+                "`sync --dry-run` shows what would change"
+            )
         elif self._retry_at_ns is not None:
             return
         else:
@@ -179,7 +190,7 @@ class Settling(RoleGround):
         elif self.obstacle or (self.workload_failed and peer.eligible and not peer.workload_failed):
             why = self.obstacle or "its workload fails"
             self._give(peer, replace(give, reason=f"the primary cannot become active: {why}"), cause, now_ns)
-        elif peer.active_term > self.record.active_term:
+        elif peer.active_term > self.record.active_term and not self.record.overwrite_due:
             self._catch_up(cause, Request(planned=False, hold=False, reason="the backup was active last"), now_ns)
         else:
             self._activate(cause, "the backup is connected and holds nothing newer", now_ns)
@@ -208,6 +219,7 @@ class Settling(RoleGround):
         """Becomes active because the peer is gone, unless something forbids it."""
         if obstacle := self.obstacle:
             self._act_at_ns = None
+            self._postponed = reason
             reason = f"{reason}; this node cannot take over: {obstacle}"
             if reason != self.reason:
                 self._announce("not-eligible", reason)

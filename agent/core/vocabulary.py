@@ -41,4 +41,35 @@ class WorkloadState(StrEnum):
     FAILED = "failed"
 
 
+class TreeState(StrEnum):
+    """How a replicated tree stands to the same tree on the other node (`trees` in the status)."""
+
+    UNKNOWN = "unknown"  # not compared since the agent started
+    WAITING = "waiting"  # for the link, or for its turn
+    COMPARING = "comparing"
+    COPYING = "copying"
+    IN_SYNC = "in-sync"
+    BEHIND = "behind"  # whole, and on its way to the newest state
+    INCOMPLETE = "incomplete"  # a first copy or an overwrite is not finished: the workload must not use it
+    FAILED = "failed"
+
+
+class SyncState(StrEnum):
+    """How far synchronisation as a whole is (`sync` in the status)."""
+
+    NONE = "none"  # no trees, or no pair
+    WAITING = "waiting"
+    COMPARING = "comparing"
+    COPYING = "copying"
+    IN_SYNC = "in-sync"
+    FAILED = "failed"
+
+
+class SyncDirection(StrEnum):
+    """Which way the contents go, seen from this node."""
+
+    TO_PEER = "to-peer"
+    FROM_PEER = "from-peer"
+
+
 NANOSECONDS_PER_MILLISECOND = 1_000_000

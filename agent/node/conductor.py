@@ -285,11 +285,9 @@ class Conductor:
             case do.StopWorkload():
                 self.supervisor.deactivate()
             case do.CatchUp():
-                self.tell(
-                    told.CaughtUp()
-                )  # no tree is replicated in this version: there is nothing to bring up to date
+                self.tell(told.CaughtUp(effect.number))
             case do.SendFinalChanges():
-                self.tell(told.FinalChangesSent())
+                self.tell(told.FinalChangesSent(effect.number))
             case do.RoleChanged():
                 sentence = f"{effect.before.value} -> {effect.after.value} (term {effect.term}): {effect.sentence}"
                 self._events.append(EventCode.ROLE_CHANGED, sentence, role=effect.after.value, term=effect.term)

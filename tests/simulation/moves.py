@@ -148,10 +148,10 @@ def _fact(pair: Pair, name: str, at: int) -> None:
         pair.tell(at, told.WorkloadEnded())
     elif name == "caught up":
         node.catching_up = False
-        pair.tell(at, told.CaughtUp())
+        pair.tell(at, told.CaughtUp(effect.number))
     elif name == "finished":
         node.finishing = False
-        pair.tell(at, told.FinalChangesSent())
+        pair.tell(at, told.FinalChangesSent(effect.number))
     elif name == "timer":
         pair.tell(at, told.TimerFired())
     elif name == "proven gone":

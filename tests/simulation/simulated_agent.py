@@ -317,9 +317,9 @@ class Agent:
             case do.StopWorkload():
                 self.guardian.deactivate()
             case do.CatchUp():
-                self.tell(told.CaughtUp())
+                self.tell(told.CaughtUp(effect.number))
             case do.SendFinalChanges():
-                self.tell(told.FinalChangesSent())
+                self.tell(told.FinalChangesSent(effect.number))
             case do.RoleChanged():
                 node.note(f"ROLE {effect.before.value} -> {effect.after.value} (term {effect.term}): {effect.sentence}")
                 if not self.leased:
