@@ -61,9 +61,16 @@ def missing_tool(tool: str, package: str) -> Callable[[], str | None]:
     return lambda: None if shutil.which(tool) else f"needs {tool} (Debian: apt-get install {package})"
 
 
+def missing_copiers() -> str | None:
+    """Returns why the copying benchmarks cannot run beside others."""
+    needed = {"rsync": "rsync", "stunnel4": "stunnel4", "syncthing": "syncthing"}
+    return next((why for tool, package in needed.items() if (why := missing_tool(tool, package)())), None)
+
+
 LANES = (
     Lane("netns", "network faults between real nodes", missing_for_namespaces),
     Lane("keepalived", "comparison with keepalived", missing_tool("keepalived", "keepalived")),
+    Lane("copiers", "comparison with rsync and Syncthing", missing_copiers),
     Lane("openssl", "the link against OpenSSL's own command line", missing_tool("openssl", "openssl")),
     Lane("compiler", "faults injected into system calls", missing_tool("gcc", "gcc libc6-dev")),
     Lane("wine", "the code on Windows' Python, and pairs of Windows and Linux", missing_for_wine),

@@ -23,7 +23,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent.admin import server
 from agent.admin.access import Access, Gate
-from agent.admin.arguments import boolean, integer, query_integer, query_texts, read_object, text
+from agent.admin.arguments import (
+    absolute_path,
+    boolean,
+    integer,
+    moment,
+    query_integer,
+    query_texts,
+    read_object,
+    text,
+)
 from agent.admin.control import Action, Control
 from agent.admin.events import EVENTS_KEPT
 from agent.admin.problem import RefusedError, problem
@@ -39,7 +48,7 @@ EVENTS_DEFAULT = 100
 SEQUENCE_MAX = 2**63 - 1
 TEST_COUNT_MAX = 100
 TEST_COUNT_DEFAULT = 5
-ARCHIVE_FILTERS = ("tree", "path", "since")
+ARCHIVE_FILTERS = ("tree", "path", "since", "after")
 
 _log = logging.getLogger("agent.admin")
 _HTTP_VERSIONS = frozenset({"1.0", "1.1"})
@@ -238,12 +247,13 @@ class _Endpoints:
         return await self._act(Action.SYNC_DRY_RUN, {})
 
     async def archive(self, request: Request) -> Response:
-        return await self._act(Action.ARCHIVE_LIST, dict(query_texts(request, ARCHIVE_FILTERS)))
+        filters = query_texts(request, ARCHIVE_FILTERS)
+        return await self._act(Action.ARCHIVE_LIST, {**filters, "since": moment("since", filters["since"])})
 
     async def archive_restore(self, request: Request) -> Response:
         arguments = await read_object(request, known=frozenset({"item", "to"}))
-        to = text(arguments, "to") if arguments.get("to") is not None else None
-        return await self._act(Action.ARCHIVE_RESTORE, {"item": text(arguments, "item"), "to": to})
+        wanted = {"item": text(arguments, "item"), "to": absolute_path(arguments, "to")}
+        return await self._act(Action.ARCHIVE_RESTORE, wanted)
 
     async def _act(self, action: Action, arguments: dict[str, Any]) -> Response:
         answer = await self._control.act(action, arguments)

@@ -26,22 +26,25 @@ class Action(StrEnum):
     SYNC = "sync"  # arguments {"full": bool}; answers at once, `status` shows the progress
     SYNC_DRY_RUN = "sync-dry-run"  # changes nothing
     TEST_SYNC = "test-sync"  # changes nothing
-    ARCHIVE_LIST = "archive-list"  # arguments {"tree", "path", "since"}: text or None each; changes nothing
-    ARCHIVE_RESTORE = "archive-restore"  # arguments {"item": str, "to": str or None}
+    # Arguments {"tree": name, "path": fnmatch pattern within the tree, "since": time in ISO 8601 in UTC, "after": id of
+    # the last item of the answer before}, each a str or None; changes nothing.
+    ARCHIVE_LIST = "archive-list"
+    # Arguments {"item": id, "to": absolute path of the file to write, or None for where it was}.
+    ARCHIVE_RESTORE = "archive-restore"
 
 
 @dataclass(frozen=True)
 class Answer:
     """The outcome of an action: `sentence` says what was done, or why not and the way out; `details` is JSON-able.
 
-    The `details` of each action that has some:
+    `details` of the actions that have some:
     * `TEST_HEARTBEAT`, done or not: {"round_trips_ms": [float or null for a lost one, ...]}.
-    * `SYNC`: {"round": int}, the number of the round that has begun.
+    * `SYNC`: {"round": int}, the number of the round that has begun; the status says in `sync` how far it is.
     * `SYNC_DRY_RUN`: {"changes": [{"tree", "path", "deed", "bytes", "archived"}, ...], "total": int, "bytes": int};
       the first `CHANGES_TOLD_MAX` changes, deed one of "create", "replace", "remove", "attributes", "conflict".
-    * `TEST_SYNC`, done if every check is ok: {"checks": [{"name", "ok", "sentence"}, ...]}.
-    * `ARCHIVE_LIST`: {"items": [{"id", "tree", "path", "size", "reason", "archived_at", "mtime"}, ...], "bytes": int of
-      all that match, "more": int that match and are not listed}.
+    * `TEST_SYNC`, done if it would succeed, and otherwise too: {"checks": [{"name", "ok", "sentence"}, ...]}.
+    * `ARCHIVE_LIST`: {"items": [{"id", "tree", "path", "size", "reason", "archived_at", "mtime"}, ...], "bytes": int
+      of all that match, "more": int that follow the last one listed}; times in ISO 8601.
     """
 
     done: bool

@@ -41,7 +41,9 @@ COMMANDS = {
     "failback": LazyCommand("agent.cli.live:failback", "Hand the active role back to the primary"),
     "maintenance": LazyCommand("agent.cli.live:maintenance", "Switch automatic role changes off or on"),
     "events": LazyCommand("agent.cli.live:events", "Show what happened"),
-    "test": LazyCommand("agent.cli.live:test", "Test the live link, changing nothing"),
+    "test": LazyCommand("agent.cli.live:test", "Test the live link or the synchronisation, changing nothing"),
+    "sync": LazyCommand("agent.cli.sync:sync", "Synchronise the trees now, or say what that would change"),
+    "archive": LazyCommand("agent.cli.archive:archive", "Show and bring back what synchronisation replaced"),
     "interfaces": LazyCommand("agent.cli.interfaces:interfaces", "List the addresses of this node"),
     "key": LazyCommand("agent.cli.key:key", "Make a strong pre-shared key"),
     "demo": LazyCommand("agent.cli.demo:demo", "Run a whole pair on this machine"),
@@ -88,6 +90,11 @@ def config_option(function: F) -> F:
     )(function)
 
 
+def json_option(function: F) -> F:
+    """Adds --json to a command; the function gets it as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Machine-readable; the keys are stable.")(function)
+
+
 def unused_config_option(function: F) -> F:
     """Adds --config to a command that reads no agent.toml, so that scripts can give it to all alike."""
     return click.option(
@@ -108,7 +115,8 @@ def unused_config_option(function: F) -> F:
 def cli() -> None:
     """Redundancy for any application: one agent on each of two nodes.
 
-    The agents decide which node is active, start the protected application there and stop it on the other.
+    The agents decide which node is active, start the protected application there and stop it on the other, and keep
+    its files the same on both.
 
     Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 agent not running.
     """

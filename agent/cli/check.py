@@ -23,8 +23,9 @@ def check(ctx: click.Context, config_path: Path | None) -> None:
       pair-agent check
       pair-agent check --config /etc/pair-agent/agent.toml
     """
-    from agent.config.inspection import Level, inspect_node
+    from agent.config.inspection import inspect_node
     from agent.config.load import find_config_path
+    from agent.config.results import Level
 
     colours = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "red"}
     counts = dict.fromkeys(Level, 0)

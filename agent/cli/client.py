@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,8 @@ from agent.admin.printable import printable
 from agent.admin.token import read_token
 from agent.config.document import find_config_path, read_document
 from agent.config.environment import overlay_environment
-from agent.config.settings import read_settings
+from agent.config.settings import Settings, read_settings
+from agent.config.tree_contradictions import real_tree_path
 from agent.core.errors import ApiError, ConfigurationError, StateError
 
 ANSWER_TIMEOUT_S = 5.0
@@ -44,6 +46,7 @@ class Target:
     host: str
     port: int
     state_directory: Path
+    trees: tuple[tuple[str, Path], ...] = ()  # name and path of those whose settings could be read
 
     @property
     def address(self) -> str:
@@ -69,7 +72,21 @@ def find_target(explicit: Path | None, environ: Mapping[str, str]) -> Target:
         directory = default_state_directory()
     else:
         directory = path.parent / state_directory
-    return Target(path, _ADDRESSES_TO_ASK.get(interface, interface), port, directory)
+    return Target(path, _ADDRESSES_TO_ASK.get(interface, interface), port, directory, _trees(settings, path))
+
+
+def client_for(config_path: Path | None) -> AgentClient:
+    """A client of the agent that --config, or one of the usual places, leads to. Raises ConfigurationError."""
+    return AgentClient(find_target(config_path, os.environ))
+
+
+def _trees(settings: Settings, source: Path) -> tuple[tuple[str, Path], ...]:
+    found = []
+    for number in range(settings.counts["tree"]):
+        name, path = settings.get(f"tree.{number}.name", str), settings.get(f"tree.{number}.path", str)
+        if name is not None and path is not None:
+            found.append((name, real_tree_path(source.parent / path)))
+    return tuple(found)
 
 
 class AgentClient:
@@ -86,9 +103,9 @@ class AgentClient:
             token = read_token(self.target.state_directory)
         return self._ask("GET", path, None, token, timeout_s)
 
-    def get_object(self, path: str) -> dict[str, Any]:
+    def get_object(self, path: str, *, timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, Any]:
         """The JSON object that a GET of `path` answers with."""
-        answer = self.get(path)
+        answer = self.get(path, timeout_s=timeout_s)
         if not isinstance(answer, dict):
             raise self._stranger()
         return answer
@@ -100,15 +117,18 @@ class AgentClient:
             return answer
         raise self._stranger()
 
-    def post(self, path: str, arguments: Mapping[str, Any], *, timeout_s: float = ANSWER_TIMEOUT_S) -> Any:
-        """The JSON that a POST of `arguments` answers with; an action that was refused raises ActionRefusedError."""
+    def post(self, path: str, arguments: Mapping[str, Any], *, timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, Any]:
+        """The JSON object that a POST of `arguments` answers with; a refused action raises ActionRefusedError."""
         try:
             token = read_token(self.target.state_directory)
         except StateError:
             # An agent that does not run is the likelier cause, and then the better answer.
             self._ask("GET", "/v1/readiness", None, None, ANSWER_TIMEOUT_S, refusals=False)
             raise
-        return self._ask("POST", path, json.dumps(dict(arguments)).encode("utf-8"), token, timeout_s)
+        answer = self._ask("POST", path, json.dumps(dict(arguments)).encode("utf-8"), token, timeout_s)
+        if not isinstance(answer, dict):
+            raise self._stranger()
+        return answer
 
     def _ask(
         self, method: str, path: str, body: bytes | None, token: str | None, timeout_s: float, *, refusals: bool = True

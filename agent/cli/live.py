@@ -7,19 +7,24 @@ into sentences and exit codes.
 from __future__ import annotations
 
 import json
-import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
 
-from agent.admin.printable import printable
-from agent.cli import config_option
-from agent.cli.client import ActionRefusedError, AgentClient, find_target
-from agent.cli.live_follow import act_with_progress, follow_events, print_event, print_lines, watch_status
+from agent.cli import config_option, json_option
+from agent.cli.client import ActionRefusedError, AgentClient, client_for
+from agent.cli.live_follow import (
+    act_with_progress,
+    follow_events,
+    print_event,
+    print_lines,
+    print_sentence,
+    watch_status,
+)
 from agent.cli.live_view import render_readiness, render_status
+from agent.cli.sync import sync_test
 from agent.core.errors import ApiError
 
 EVENTS_SHOWN = 20
@@ -27,12 +32,10 @@ EVENTS_SHOWN_MAX = 1000
 HEARTBEATS_MAX = 100
 HEARTBEAT_TIMEOUT_S = 60.0
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable; the keys are stable.")
-
 
 @click.command()
 @config_option
-@_json_option
+@json_option
 @click.option("--watch", is_flag=True, help="Keep showing it until Ctrl-C, also while the agent restarts.")
 def status(config_path: Path | None, as_json: bool, watch: bool) -> None:
     """Show role, link, other node, workload, and whether failover would work right now.
@@ -41,7 +44,7 @@ def status(config_path: Path | None, as_json: bool, watch: bool) -> None:
     Example:
       pair-agent status --watch
     """
-    client = _client(config_path)
+    client = client_for(config_path)
     if watch:
         watch_status(client, as_json=as_json)
         return
@@ -54,7 +57,7 @@ def status(config_path: Path | None, as_json: bool, watch: bool) -> None:
 
 @click.command()
 @config_option
-@_json_option
+@json_option
 @click.pass_context
 def readiness(ctx: click.Context, config_path: Path | None, as_json: bool) -> None:
     """Tell whether failover would work right now; the exit code is 0 only if it would.
@@ -63,7 +66,7 @@ def readiness(ctx: click.Context, config_path: Path | None, as_json: bool) -> No
     Example:
       pair-agent readiness && echo safe to reboot the active node
     """
-    answer = _client(config_path).get_object("/v1/readiness")
+    answer = client_for(config_path).get_object("/v1/readiness")
     if as_json:
         click.echo(json.dumps(answer, indent=2))
     else:
@@ -81,7 +84,7 @@ def failover(config_path: Path | None) -> None:
     Example:
       pair-agent failover
     """
-    _print_sentence(act_with_progress(_client(config_path), "/v1/failover"))
+    print_sentence(act_with_progress(client_for(config_path), "/v1/failover"))
 
 
 @click.command()
@@ -93,7 +96,7 @@ def failback(config_path: Path | None) -> None:
     Example:
       pair-agent failback
     """
-    _print_sentence(act_with_progress(_client(config_path), "/v1/failback"))
+    print_sentence(act_with_progress(client_for(config_path), "/v1/failback"))
 
 
 @click.command()
@@ -106,7 +109,9 @@ def maintenance(config_path: Path | None, switch: str) -> None:
     Example:
       pair-agent maintenance on
     """
-    _print_sentence(_client(config_path).post("/v1/maintenance", {"on": switch == "on"}, timeout_s=HEARTBEAT_TIMEOUT_S))
+    print_sentence(
+        client_for(config_path).post("/v1/maintenance", {"on": switch == "on"}, timeout_s=HEARTBEAT_TIMEOUT_S)
+    )
 
 
 @click.command()
@@ -127,7 +132,7 @@ def events(config_path: Path | None, as_json: bool, follow: bool, limit: int) ->
     Example:
       pair-agent events --follow
     """
-    client = _client(config_path)
+    client = client_for(config_path)
     newest = client.get_events(f"limit={limit}")
     for event in newest:
         print_event(event, as_json=as_json)
@@ -142,7 +147,11 @@ def test() -> None:
     \b
     Example:
       pair-agent test heartbeat
+      pair-agent test sync
     """
+
+
+test.add_command(sync_test)
 
 
 @test.command()
@@ -159,7 +168,7 @@ def heartbeat(ctx: click.Context, config_path: Path | None, count: int, pause_ms
     Example:
       pair-agent test heartbeat --count 10
     """
-    client = _client(config_path)
+    client = client_for(config_path)
     round_trips_ms: list[float] = []
     for number in range(1, count + 1):
         if number > 1:
@@ -174,14 +183,6 @@ def heartbeat(ctx: click.Context, config_path: Path | None, count: int, pause_ms
     click.echo(f"{count} sent, {len(round_trips_ms)} answered, {lost} lost.{_spread(round_trips_ms)}")
     if lost:
         ctx.exit(1)
-
-
-def _client(config_path: Path | None) -> AgentClient:
-    return AgentClient(find_target(config_path, os.environ))
-
-
-def _print_sentence(answer: Any) -> None:
-    click.echo(printable(str(answer.get("sentence", "Done."))))
 
 
 def _one_round_trip(client: AgentClient) -> float | None:

@@ -16,8 +16,10 @@ from typing import Any
 
 import click
 
+from agent.admin.printable import printable
 from agent.cli.client import AgentClient
-from agent.cli.live_view import Line, render_event, render_status, summarize
+from agent.cli.lines import Line
+from agent.cli.live_view import render_event, render_status, summarize
 from agent.core.errors import ApiError
 
 POLL_INTERVAL_S = 1.0
@@ -96,6 +98,11 @@ def act_with_progress(client: AgentClient, path: str) -> Any:
     if failure:
         raise failure[0]
     return outcome[0]
+
+
+def print_sentence(answer: Any) -> None:
+    """What the agent says it did."""
+    click.echo(printable(str(answer.get("sentence", "Done."))))
 
 
 def print_lines(lines: list[Line]) -> None:

@@ -1,19 +1,17 @@
 """Settings that are each allowed and cannot stand together.
 
-Compares accepted values with each other and with the mode; a value that was refused alone is compared with nothing. The
-trees are compared by the paths that they really lead to, so this module asks the file system for links, and for
-nothing else.
+Compares accepted values with each other and with the mode; a value that was refused alone is compared with nothing.
+Asks nothing of the world; what trees need of it is in `tree_contradictions.py`.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from agent.config.addresses import ALL_INTERFACES, split_host_port
-from agent.config.credentials import OWN_KEY, credential_path
 from agent.config.model import HealthKind, Trust, WorkloadKind
 from agent.config.settings import Settings
+from agent.config.tree_contradictions import report_tree_contradictions
 from agent.core.vocabulary import Mode
 
 _WORKLOAD_KEYS: dict[WorkloadKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -42,8 +40,7 @@ def report_contradictions(settings: Settings, source: Path, state_directory: Pat
     _check_ports(settings)
     _check_workload(settings)
     _check_health(settings)
-    _check_tree_names(settings)
-    _check_tree_paths(settings, source, state_directory)
+    report_tree_contradictions(settings, source, state_directory)
 
 
 def _check_mode(settings: Settings) -> None:
@@ -151,49 +148,3 @@ def _check_health(settings: Settings) -> None:
                 settings.report(path, f'missing; workload.health.kind = "{kind.value}" needs it')
             if owner is not kind and path in settings.given:
                 settings.report(path, f'belongs to kind = "{owner.value}", and the kind is "{kind.value}"')
-
-
-def _check_tree_names(settings: Settings) -> None:
-    seen: dict[str, int] = {}
-    for number in range(settings.counts["tree"]):
-        name = settings.get(f"tree.{number}.name", str)
-        if name is None:
-            continue
-        # The archive keeps trees in folders of their names, and on Windows those ignore case.
-        first = seen.setdefault(name.casefold(), number)
-        if first != number:
-            settings.report(f"tree.{number}.name", f'"{name}" is the name of an earlier tree', "a name of its own")
-
-
-def _real(path: Path) -> str:
-    return os.path.normcase(os.path.realpath(path))
-
-
-def _contains(outer: str, inner: str) -> bool:
-    return inner == outer or inner.startswith(outer.rstrip(os.sep) + os.sep)
-
-
-def _check_tree_paths(settings: Settings, source: Path, state_directory: Path) -> None:
-    own_key = credential_path(settings, OWN_KEY, source)
-    kept_apart = [("the agent's own configuration", _real(source))]
-    if own_key is not None:
-        kept_apart.append(("this node's private key", _real(own_key)))
-    state = _real(state_directory)
-    seen: list[tuple[str, str]] = []
-    for number in range(settings.counts["tree"]):
-        key = f"tree.{number}.path"
-        value = settings.get(key, str)
-        if value is None:
-            continue
-        path = _real(source.parent / value)
-        if _contains(path, state) or _contains(state, path):
-            settings.report(key, f"{path} overlaps state_directory {state}", "a folder apart from it")
-        for what, kept in kept_apart:
-            if _contains(path, kept):
-                settings.report(key, f"{path} holds {what}, {kept}; that stays on its node", "a folder apart from it")
-        for other, other_path in seen:
-            if path == other_path:
-                settings.report(key, f"{path} is already the path of {other}")
-            elif _contains(path, other_path) or _contains(other_path, path):
-                settings.report(key, f"{path} overlaps {other_path}, the path of {other}")
-        seen.append((f"tree.{number} ({settings.get(f'tree.{number}.name', str)})", path))

@@ -15,8 +15,6 @@ import socket
 import stat
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from agent.config.addresses import split_host_port
@@ -25,7 +23,9 @@ from agent.config.load import Examination, announce_inactive_keys, examine_confi
 from agent.config.local_addresses import node_addresses
 from agent.config.model import Credential, WorkloadKind
 from agent.config.ports import is_of_own_agent, listener_of
+from agent.config.results import Level, Result
 from agent.config.settings import Settings
+from agent.config.tree_inspection import inspect_trees
 from agent.core.errors import ConfigurationError, PairAgentError, StateError
 from agent.core.vocabulary import Mode
 
@@ -37,22 +37,6 @@ PROBE_BYTES = 4096
 
 # Windows refuses a port that another program has for itself as if permission were missing.
 _PORT_TAKEN = frozenset({errno.EADDRINUSE, getattr(errno, "WSAEACCES", errno.EADDRINUSE)})
-
-
-class Level(StrEnum):
-    """How bad a result is."""
-
-    OK = "ok"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-@dataclass(frozen=True)
-class Result:
-    """One line of the report."""
-
-    level: Level
-    sentence: str
 
 
 def inspect_node(path: Path, environ: Mapping[str, str]) -> Iterator[Result]:
@@ -69,6 +53,7 @@ def inspect_node(path: Path, environ: Mapping[str, str]) -> Iterator[Result]:
     yield from _inspect_ports(examination.settings, examination.state_directory)
     yield from _inspect_host(examination.settings)
     yield from _inspect_state_directory(examination)
+    yield from inspect_trees(examination)
     yield from _inspect_commands(examination, environ)
     yield from _inspect_clock()
 

@@ -36,6 +36,7 @@ from agent.config.model import (
     WorkloadKind,
 )
 from agent.config.settings import Settings, read_settings
+from agent.config.tree_contradictions import real_tree_path
 from agent.core.errors import ConfigurationError
 from agent.core.vocabulary import Mode, TimeoutPolicy
 
@@ -138,7 +139,7 @@ def _build(settings: Settings, source: Path, certificates: Certificates, state_d
             Tree(
                 name=take(f"tree.{number}.name", str),
                 kind=take(f"tree.{number}.kind", TreeKind),
-                path=source.parent / take(f"tree.{number}.path", str),
+                path=real_tree_path(source.parent / take(f"tree.{number}.path", str)),
                 exclude=take(f"tree.{number}.exclude", tuple),
             )
             for number in range(settings.counts["tree"])

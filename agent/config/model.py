@@ -134,7 +134,7 @@ class Hooks:
 class Tree:
     name: str
     kind: TreeKind
-    path: Path
+    path: Path  # where it really leads, links resolved
     exclude: tuple[str, ...] = ()
 
 

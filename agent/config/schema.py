@@ -312,7 +312,12 @@ _KEYS = (
     ),
     Key(
         "tree.name",
-        Text(1, 64, r"[A-Za-z0-9][A-Za-z0-9._-]*", "1 to 64 letters, digits, dots, dashes, underscores"),
+        Text(
+            1,
+            64,
+            r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?",
+            "1 to 64 letters, digits, dots, dashes, underscores; a dot neither first nor last",
+        ),
         Presence.REQUIRED,
         "The same name on both nodes; the paths may differ.",
         '"flows"',

@@ -12,10 +12,10 @@ from agent.core.vocabulary import Mode
 def agreed_record(record: Record, peer: Hello, pair_id: bytes, *, own_mode: Mode, trees: bool = False) -> Record:
     """Returns `record` with the peer's terms, name, timers and maintenance taken over.
 
-    `pair_id` is empty while a link goes on; when it begins, and this node has `trees`, an overwrite that either node wants
-    is due on both. The lanes of the two nodes' terms are disjoint afterwards: should both
-    claim the same one, the backup takes the other, which is safe because both now know every term used so far. A node
-    that lost its record regains its place by the terms that the peer knows of.
+    `pair_id` is empty while a link goes on; when it begins, and this node has `trees`, an overwrite that either node
+    wants is due on both. The lanes of the two nodes' terms are disjoint afterwards: should both claim the same one, the
+    backup takes the other, which is safe because both now know every term used so far. A node that lost its record
+    regains its place by the terms that the peer knows of.
     """
     report = peer.report
     term = max(record.term, report.term, report.active_term)

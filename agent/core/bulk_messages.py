@@ -69,14 +69,17 @@ class Hold:
     data_term: Number
     alone: bool
     base_term: Number
+    offered_term: Number
     trees: Trees
 
 
 @dataclass(frozen=True, slots=True)
 class Follow:
     """Sink: send what changed in this tree after `after` of the numbering `index` (empty: everything), then go on.
-    `full`: read all contents again first."""
+    `full`: read all contents again first. `number` is repeated in all that this brings about: what still comes of an
+    earlier Follow does not count."""
 
+    number: Number
     tree: Sentence
     index: Token
     after: Number
@@ -92,6 +95,7 @@ class Unfollow:
 class Changes:
     """Source: some of what stands in the tree; a Mark ends them."""
 
+    number: Number
     tree: Sentence
     changes: Changed
 
@@ -102,6 +106,7 @@ class Mark:
     stands there. `final`: answers nothing else will follow, for the workload is stopped (0: it goes on). The sink
     answers with Applied before the next changes come."""
 
+    number: Number
     tree: Sentence
     index: Token
     seq: Number
@@ -124,6 +129,7 @@ class Ask:
 class Applied:
     """Sink: everything up to `seq` is in place and durable, but what is refused. `final` as in the Mark."""
 
+    number: Number
     tree: Sentence
     seq: Number
     final: Number
@@ -165,7 +171,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """Source: a file follows as data, Copy and Zeros, until End."""
+    """Source: a file of about this size follows as data, Copy and Zeros, until End."""
 
     number: Number
     size: Number

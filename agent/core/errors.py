@@ -4,6 +4,7 @@
       ConfigurationError           agent.toml, the environment, certificates named there: exit code 2
       CredentialError              a certificate or key that cannot be used, or a paste that is none: exit code 2
       StateError                   the state directory: locked, damaged, not writable
+      TreeError                    a replicated tree cannot be used as it stands: missing, of another kind, unreadable
       WorkloadError                the protected application could not be started or stopped
       ApiError                     the local HTTP API answered with an error, or nobody answered (exit code 3)
       PeerError                    the other end broke the protocol, or is not who it should be; ends the session only
@@ -32,6 +33,10 @@ class CredentialError(PairAgentError):
 
 class StateError(PairAgentError):
     """The state directory cannot be used."""
+
+
+class TreeError(PairAgentError):
+    """A replicated tree cannot be used as it stands on this node."""
 
 
 class WorkloadError(PairAgentError):

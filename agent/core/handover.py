@@ -20,8 +20,11 @@ class Handover(Settling):
     """The handover's part of the role machine; see the module."""
 
     def _caught_up(self, number: int, now_ns: int) -> None:
-        if self.phase is not Phase.CATCHING_UP or number != self._order_number or self.peer is None or self.peer_hello is None:
+        if self.phase is not Phase.CATCHING_UP or number != self._order_number:
             return
+        if self.peer is None or self.peer_hello is None:
+            return
+        self._stuck = ""
         if self.peer.role in (Role.ACTIVE, Role.STOPPING):
             self._enter(Phase.REQUESTING, Cause.CAUGHT_UP, "up to date; waiting for the other node to stop", now_ns)
             self._act_at_ns = now_ns + self.peer_hello.stop_timeout_ms * NANOSECONDS_PER_MILLISECOND + ANSWER_SLACK_NS
@@ -36,7 +39,9 @@ class Handover(Settling):
         if self.phase is Phase.CATCHING_UP and number == self._order_number:
             self._enter(Phase.STANDBY, Cause.CATCH_UP_FAILED, f"bringing this node up to date failed: {reason}", now_ns)
             self._retry_at_ns = now_ns + RETRY_NS
+            self._stuck = reason
             self._effects.append(do.Tell(Refusal(self.reason, 0)))
+            self._settle(Cause.PEER_REPORTED, now_ns)
 
     def _invited_by_peer(self, invite: Invite, now_ns: int) -> None:
         if self.phase is not Phase.STANDBY or self.peer is None:
@@ -81,13 +86,14 @@ class Handover(Settling):
         if refusal.release_term == self._released_term:
             self._released_term = None
             self._explain(f"the other node did not take the role: {refusal.reason}")
-            if self._settings.mode is Mode.PRIMARY and self.phase is Phase.STANDBY and not self.obstacle:
+            fit = not (self.obstacle or self._stuck)
+            if self._settings.mode is Mode.PRIMARY and self.phase is Phase.STANDBY and fit:
                 self._activate(Cause.PEER_REFUSED, self.reason, now_ns)
         elif self.phase is Phase.REQUESTING:
             self._enter(Phase.STANDBY, Cause.PEER_REFUSED, f"the other node keeps the role: {refusal.reason}", now_ns)
             self._act_at_ns = None
             self._retry_at_ns = now_ns + (refusal.retry_ms * NANOSECONDS_PER_MILLISECOND or RETRY_NS)
-        else:
+        elif self._invited is not None:
             self._invited = None
             self._announce("handover-refused", f"the other node does not take the role: {refusal.reason}")
 
@@ -143,12 +149,13 @@ class Handover(Settling):
 
     def _ask_afresh(self, reason: str, now_ns: int) -> None:
         """Trusts nothing that was heard before a freeze: drops the link and grants the other node its time anew."""
-        linked, primary = self.peer is not None, self._settings.mode is Mode.PRIMARY
+        primary = self._settings.mode is Mode.PRIMARY
+        waited = self.peer is not None or self._act_at_ns is not None or self._postponed is not None
         self.peer, self._released_term, self._retry_at_ns, self._postponed = None, None, None, None
         self._effects.append(do.DropLink(reason))
         if self.phase in (Phase.CATCHING_UP, Phase.REQUESTING):
             self._enter(Phase.AWAITING_PEER if primary else Phase.STANDBY, Cause.FROZEN, reason, now_ns)
-        if linked or self._act_at_ns is not None:
+        if waited:
             waiting = self.phase is Phase.AWAITING_PEER
             self._act_at_ns = now_ns + (self._settings.initial_standby_ns if waiting else self._patience_ns)
 
@@ -171,11 +178,11 @@ class Handover(Settling):
         if self.phase is not Phase.FINISHING or fact.number != self._order_number:
             return
         if fact.undelivered and self._intent is Intent.RELEASE and self.peer is not None:
-            reason = f"the other node cannot take the last changes: {fact.undelivered}"
+            reason = f"the last changes could not be brought over: {fact.undelivered}"
             self._announce("handover-refused", reason)
+            self._effects.append(do.Tell(Refusal(reason, 0)))
             self._damper.note_unplanned_activation(now_ns)
             self._activate(Cause.FINAL_CHANGES_STUCK, reason, now_ns)
-            self._effects.append(do.Tell(Refusal(reason, 0)))
             return
         if fact.undelivered:
             self._announce("final-changes-undelivered", f"not on the other node: {fact.undelivered}")

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from agent.core.messages import Hello, Invite, Refusal, Release, Report, Request
+from agent.core.tree_versions import TreeVersion
 from agent.core.vocabulary import WorkloadState
 
 
@@ -145,14 +146,24 @@ class TreesIncomplete:
 
 @dataclass(frozen=True)
 class TreesComplete:
-    """The trees here are whole and as the peer's were in its `term`."""
+    """The trees here are whole and as the peer's were in its `term`; `merged`: what this node wrote on its own stayed."""
+
+    term: int
+    merged: bool = False
+
+
+@dataclass(frozen=True)
+class PeerFollows:
+    """The peer's trees are whole and as the ones here in `term`, which it goes on following."""
 
     term: int
 
 
 @dataclass(frozen=True)
-class PeerFollows:
-    """The peer's trees are whole and as the ones here, which it goes on following."""
+class TreesOffered:
+    """The peer, whose trees are in the version `peer`, is about to be given all that there is here."""
+
+    peer: TreeVersion
 
 
 @dataclass(frozen=True)
@@ -203,6 +214,7 @@ Input: TypeAlias = (
     | TreesIncomplete
     | TreesComplete
     | PeerFollows
+    | TreesOffered
     | FailoverOrdered
     | FailbackOrdered
     | MaintenanceOrdered

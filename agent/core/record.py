@@ -15,6 +15,7 @@ from agent.core.errors import StateError
 from agent.core.tree_versions import TreeVersion
 
 FORMAT_VERSION = 2
+INCOMPLETE_CHARACTERS_MAX = 200  # so that the longest record fits the slot of its file
 TERM_SLACK = 64  # terms skipped when a stored term may have been lost: more than one damaged slot can hide
 
 
@@ -39,6 +40,7 @@ class Record:
     data_term: int = 0  # the term under which the trees here were last written; 0: never brought together with a peer
     data_alone: bool = False  # that went on while the other node did not follow
     base_term: int = 0  # the term whose trees both nodes last had in common
+    offered_term: int = 0  # whose trees the other node may have taken over, though it is not known that it did
     incomplete: str = ""  # why the trees here are half way between two states; empty: they are whole
     overwrite_due: bool = False  # the primary's trees are to replace the backup's, and that is not done yet
 
@@ -49,7 +51,7 @@ class Record:
     @property
     def version(self) -> TreeVersion:
         """Which state the trees here are in, for comparing it with the other node's."""
-        return TreeVersion(self.data_term, self.data_alone, self.base_term)
+        return TreeVersion(self.data_term, self.data_alone, self.base_term, self.offered_term)
 
     @property
     def wants_overwrite(self) -> bool:
@@ -62,6 +64,9 @@ class Record:
         return self.released or self.peer_active_term > self.active_term
 
 
+_SINCE_VERSION_2 = {"data_term", "data_alone", "base_term", "incomplete", "overwrite_due"}
+
+
 def next_term(record: Record) -> int:
     """Returns the smallest term above every known one in the node's own lane, so that no term is used twice."""
     term = record.term + 1
@@ -69,9 +74,10 @@ def next_term(record: Record) -> int:
 
 
 def encode_record(record: Record) -> bytes:
-    """Returns the bytes to store, below 4000."""
+    """Returns the bytes to store, below 4000. What is no Unicode, such as bytes in a path, becomes question marks."""
     packed: bytes = msgpack.packb(
-        {"version": FORMAT_VERSION} | {f.name: getattr(record, f.name) for f in fields(record)}
+        {"version": FORMAT_VERSION} | {f.name: getattr(record, f.name) for f in fields(record)},
+        unicode_errors="replace",
     )
     return packed
 
@@ -94,7 +100,7 @@ def decode_record_untrusted(payload: bytes) -> Record:
     values = {name: value for name, value in stored.items() if name in known}
     if any(type(value) is not known[name] for name, value in values.items()):
         raise StateError("the state file holds a record with wrong types")
-    if version < 1 or (version == FORMAT_VERSION and len(values) < len(known)):
+    if version < 1 or known.keys() - values.keys() - (_SINCE_VERSION_2 if version < 2 else set()):
         raise StateError("the state file holds a record that is not whole")
     if any(type(value) is int and value < 0 for value in values.values()) or values.get("term_lane", 0) > 1:
         raise StateError("the state file holds a record with values out of range")

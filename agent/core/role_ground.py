@@ -15,6 +15,7 @@ from agent.core.damping import Damper
 from agent.core.messages import Hello, Invite, Report, Request
 from agent.core.record import Record, next_term
 from agent.core.role_table import ROLE_OF, TRANSITIONS, Cause, Phase
+from agent.core.tree_versions import TreeVersion, written
 from agent.core.vocabulary import Mode, Role, TimeoutPolicy, WorkloadState
 
 ANSWER_SLACK_NS = 5_000_000_000  # beyond the peer's stop_timeout, until a request counts as unanswered
@@ -70,6 +71,8 @@ class RoleGround:
         self._damper = Damper()
         self._postponed: str | None = None  # why it would have become active, had an obstacle not been
         self._order_number = 0  # of the last CatchUp or SendFinalChanges
+        self._overwrite_seen = False  # the peer said on this link that an overwrite is due
+        self._stuck = ""  # why the last catch-up on this link failed; empty: it did not
         self._intent = Intent.EXIT
         self._invited: Invite | None = None  # by this node, while it is active
         self._asking = Request(planned=False, hold=False, reason="")  # what this node will ask for, or asks
@@ -117,11 +120,23 @@ class RoleGround:
             return "its mode was changed, and it has not met the other node since; `run --force-activate` skips that"
         if self._settings.mode is Mode.BACKUP and not self.record.paired:
             return "it was never connected to its primary"
-        if self._settings.trees and self.record.incomplete:
-            return f"its trees are incomplete: {self.record.incomplete}; `run --force-activate` runs on what is there"
-        if self._settings.trees and self._settings.mode is Mode.BACKUP and self.record.overwrite_due:
-            return "the first copy of the primary's trees is not finished; `run --force-activate` runs on what is there"
+        if lack := self._lack_of_trees:
+            return f"{lack}; `run --force-activate` runs on what is there"
         return self.trees_obstacle
+
+    @property
+    def _lack_of_trees(self) -> str:
+        """What the trees here lack, so that no workload may run on them; empty: nothing."""
+        record = self.record
+        if not self._settings.trees:
+            return ""
+        if record.incomplete:
+            return f"its trees are incomplete: {record.incomplete}"
+        # A pair that ran before it had trees, or a record that was lost: nothing tells that they were ever copied.
+        never_copied = record.data_term == 0 and not self._was_last_active
+        if self._settings.mode is Mode.BACKUP and (record.overwrite_due or never_copied):
+            return "the first copy of the primary's trees is not finished"
+        return ""
 
     @property
     def inviting(self) -> bool:
@@ -140,15 +155,14 @@ class RoleGround:
 
     def _activate(self, cause: Cause, reason: str, now_ns: int, *, hold: bool = False) -> None:
         term = next_term(self.record)
-        before = self.record
         self.workload_failed = False
         self._released_term = None
         self._postponed = None
+        self._stuck = ""
         self._act_at_ns = self._retry_at_ns = None
         self._store(term=term, active_term=term, released=False, hold=hold)
         if self._settings.trees:
-            base_term = before.base_term if before.data_alone else before.data_term
-            self._store(data_term=term, data_alone=before.data_alone or self.peer is None, base_term=base_term)
+            self._note_version(written(self.record.version, term))
         self._enter(Phase.ACTIVE, cause, reason, now_ns)
         self._effects.append(do.StartWorkload(term))
 
@@ -201,6 +215,14 @@ class RoleGround:
         if record != self.record:
             self.record = record
             self._effects.append(do.Store(record))
+
+    def _note_version(self, version: TreeVersion) -> None:
+        self._store(
+            data_term=version.data_term,
+            data_alone=version.alone,
+            base_term=version.base_term,
+            offered_term=version.offered_term,
+        )
 
     def _enter(self, phase: Phase, cause: Cause, reason: str, now_ns: int) -> None:
         assert (self.phase, cause, phase) in TRANSITIONS, f"no row for {self.phase} -{cause}-> {phase}"

@@ -16,8 +16,10 @@ from agent.core import effects as do
 from agent.core import inputs as told
 from agent.core.handover import Handover
 from agent.core.messages import Invite, Refusal, Release, Request
+from agent.core.record import INCOMPLETE_CHARACTERS_MAX
 from agent.core.role_ground import RETRY_NS, Intent, RoleSettings
 from agent.core.role_table import Cause, Phase
+from agent.core.tree_versions import TreeVersion, followed, merged, offered
 from agent.core.vocabulary import NANOSECONDS_PER_MILLISECOND, Mode, TimeoutPolicy
 
 __all__ = ["RoleSettings", "Roles"]
@@ -71,7 +73,7 @@ class Roles(Handover):
                 self._catch_up_failed(fact.number, fact.reason, now_ns)
             case told.FinalChangesSent():
                 self._final_changes_sent(fact, now_ns)
-            case told.TreesHindered() | told.TreesIncomplete() | told.TreesComplete() | told.PeerFollows():
+            case told.TreesHindered() | told.TreesIncomplete() | told.TreesComplete() | told.PeerFollows() | told.TreesOffered():
                 self._trees_changed(fact, now_ns)
             case told.FailoverOrdered() | told.FailbackOrdered():
                 self._handover_ordered(to_backup=isinstance(fact, told.FailoverOrdered), now_ns=now_ns)
@@ -90,11 +92,11 @@ class Roles(Handover):
             self._store(mode=mode.value, hold=False, mode_unproven=unproven)
         if self._settings.force_activate:
             term = max(self.record.term, self._settings.term_floor if self.record.damaged else 0)
-            if self._settings.trees and (missing := self.record.incomplete or self.obstacle):
-                self._announce("trees-incomplete", f"forced to become active although {missing}")
+            if lack := self._lack_of_trees or self.trees_obstacle:
+                self._announce("trees-incomplete", f"forced to become active, although {lack}")
             self._store(damaged=False, mode_unproven=False, incomplete="", overwrite_due=False, term=term)
             self._activate(Cause.STARTED, "an operator forced this node to become active", now_ns)
-        elif mode is Mode.STAND_ALONE and not self.record.damaged:
+        elif mode is Mode.STAND_ALONE and not self.obstacle:
             self._activate(Cause.STARTED, "this node is stand-alone", now_ns)
         elif mode is Mode.PRIMARY:
             self._enter(Phase.AWAITING_PEER, Cause.STARTED, "waiting for the backup, which may hold newer data", now_ns)
@@ -102,11 +104,13 @@ class Roles(Handover):
         else:
             self._enter(Phase.STANDBY, Cause.STARTED, "looking for the primary", now_ns)
             self._act_at_ns = now_ns + self._settings.contact_ns
-        if self.obstacle:
+        if self.obstacle and self.phase is not Phase.ACTIVE:
             self._explain(f"this node cannot become active: {self.obstacle}")
 
     def _trees_changed(
-        self, fact: told.TreesHindered | told.TreesIncomplete | told.TreesComplete | told.PeerFollows, now_ns: int
+        self,
+        fact: told.TreesHindered | told.TreesIncomplete | told.TreesComplete | told.PeerFollows | told.TreesOffered,
+        now_ns: int,
     ) -> None:
         """Takes what is known of the trees, and does what only they stood in the way of."""
         hindered = bool(self.obstacle)
@@ -114,17 +118,25 @@ class Roles(Handover):
             case told.TreesHindered():
                 self.trees_obstacle = fact.obstacle
             case told.TreesIncomplete():
-                self._store(incomplete=fact.reason)
+                self._store(incomplete=fact.reason[:INCOMPLETE_CHARACTERS_MAX] or "a copy is not finished")
             case told.TreesComplete():
-                self._store(
-                    data_term=fact.term, base_term=fact.term, data_alone=False, incomplete="", overwrite_due=False
-                )
-            case told.PeerFollows():
-                self._store(base_term=self.record.data_term, data_alone=False, overwrite_due=False)
+                source = TreeVersion(fact.term)
+                self._note_version(merged(source) if fact.merged else followed(source))
+                # A backup's overwrite is over when the primary says so: see _peer_reported.
+                due = self.record.overwrite_due and self._settings.mode is Mode.BACKUP
+                self._store(incomplete="", overwrite_due=due)
+            case told.PeerFollows() if self.peer is not None:  # one that lags behind the loss of the link is void
+                if fact.term == self.record.data_term:
+                    self._note_version(followed(self.record.version))
+                    self._store(overwrite_due=False)
+            case told.TreesOffered():
+                self._note_version(offered(self.record.version, fact.peer))
         if not hindered or self.obstacle or self.phase not in (Phase.STANDBY, Phase.AWAITING_PEER):
             return
         postponed, self._postponed = self._postponed, None
-        if self.peer is not None:
+        if self._settings.mode is Mode.STAND_ALONE:
+            self._activate(Cause.TREES_USABLE, "this node is stand-alone", now_ns)
+        elif self.peer is not None:
             self._settle(Cause.TREES_USABLE, now_ns)
         elif postponed is not None and self.phase is Phase.AWAITING_PEER:
             self._nobody_came(now_ns, Cause.TREES_USABLE)
@@ -169,6 +181,9 @@ class Roles(Handover):
         if self.obstacle:
             self._postponed = waited
             self._explain(f"{waited}; this node cannot become active: {self.obstacle}")
+        elif now_ns < self._greeting_until_ns:
+            self._act_at_ns = self._greeting_until_ns
+            self._explain(f"{waited}; but somebody connects now")
         elif self.record.maintenance and not self._was_last_active:
             self._explain(f"{waited}; maintenance is on")
         elif policy is TimeoutPolicy.WAIT or (policy is TimeoutPolicy.WAIT_IF_OUTDATED and outdated):

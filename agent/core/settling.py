@@ -15,6 +15,7 @@ from agent.core.messages import Release, Report, Request
 from agent.core.role_ground import Intent, RoleGround
 from agent.core.role_table import Cause, Phase
 from agent.core.session import GREETING_NS
+from agent.core.tree_versions import went_on_alone
 from agent.core.vocabulary import Mode, Role
 
 
@@ -30,7 +31,10 @@ class Settling(RoleGround):
         self._invited = None
         self._retry_at_ns = None
         self._postponed = None
-        self._adopt(agreed_record(self.record, fact.peer, fact.pair_id, own_mode=self._settings.mode, trees=self._settings.trees))
+        self._stuck = ""
+        self._overwrite_seen = fact.peer.report.overwrite
+        mode, trees = self._settings.mode, self._settings.trees
+        self._adopt(agreed_record(self.record, fact.peer, fact.pair_id, own_mode=mode, trees=trees))
         if self.phase in (Phase.STANDBY, Phase.AWAITING_PEER):
             self._act_at_ns = None
             self._explain(f"connected to {fact.peer.name}")
@@ -49,6 +53,11 @@ class Settling(RoleGround):
         self._adopt(
             agreed_record(self.record, replace(self.peer_hello, report=report), b"", own_mode=self._settings.mode)
         )
+        if self._overwrite_seen and not report.overwrite and self._settings.mode is Mode.BACKUP:
+            # The primary has noted that this node has everything. Had this one gone first, and the primary not learned
+            # of it, a returning primary would wait to overwrite what was written here since.
+            self._store(overwrite_due=False)
+        self._overwrite_seen = report.overwrite
         self._settle(Cause.PEER_REPORTED, now_ns)
 
     def _link_lost(self, fact: told.LinkLost, now_ns: int) -> None:
@@ -58,9 +67,9 @@ class Settling(RoleGround):
         self._retry_at_ns = None
         self._rival_since_ns = None
         self._postponed = None
+        if self._settings.trees and self.phase in (Phase.ACTIVE, Phase.STEPPING_DOWN, Phase.FINISHING):
+            self._note_version(went_on_alone(self.record.version))
         if self.phase is Phase.ACTIVE:
-            if self._settings.trees:
-                self._store(data_alone=True)
             return
         if self.phase in (Phase.STEPPING_DOWN, Phase.FINISHING):
             if self._intent is Intent.RELEASE:
@@ -191,9 +200,17 @@ class Settling(RoleGround):
             why = self.obstacle or "its workload fails"
             self._give(peer, replace(give, reason=f"the primary cannot become active: {why}"), cause, now_ns)
         elif peer.active_term > self.record.active_term and not self.record.overwrite_due:
-            self._catch_up(cause, Request(planned=False, hold=False, reason="the backup was active last"), now_ns)
+            self._settle_behind(peer, cause, now_ns)
         else:
             self._activate(cause, "the backup is connected and holds nothing newer", now_ns)
+
+    def _settle_behind(self, peer: Report, cause: Cause, now_ns: int) -> None:
+        """The backup was active last: it goes on if this node cannot be brought up to date."""
+        if self._stuck and peer.eligible and not peer.workload_failed:
+            reason = f"the primary cannot be brought up to date: {self._stuck}"
+            self._give(peer, Release(term=self.record.term, hold=False, reason=reason), cause, now_ns)
+        elif not self._stuck or self._retry_at_ns is None:
+            self._catch_up(cause, Request(planned=False, hold=False, reason="the backup was active last"), now_ns)
 
     def _stay(self, cause: Cause, reason: str, now_ns: int) -> None:
         if self.phase is Phase.AWAITING_PEER:

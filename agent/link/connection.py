@@ -48,6 +48,7 @@ class Connection:
         watchers: Watchers,
         address: str,
         beacon_keys: BeaconKeys,
+        bulk_key: bytes = b"",
     ) -> None:
         self._stream = stream
         self._watchers = watchers
@@ -63,6 +64,7 @@ class Connection:
         self.session = session
         self.address = address
         self.beacon_keys = beacon_keys  # for when this connection is the link and then no more
+        self.bulk_key = bulk_key  # what binds bulk connections to this one
         self.closed = trio.Event()
 
     async def run(self) -> None:

@@ -27,6 +27,7 @@ from agent.core.session import (
 )
 from agent.core.vocabulary import NANOSECONDS_PER_MILLISECOND
 from agent.link.beacons import Beacons, beacon_keys
+from agent.link.bulk import link_key
 from agent.link.connection import Connection, Watchers
 from agent.link.tls import TlsStream
 from agent.platform.clock import boottime_ns, wall_ms
@@ -129,8 +130,9 @@ class LinkKeeper:
         )
         session = Session(self._owner.hello(), credentials, boottime_ns(), self._owner.report)
         session.handle_timer(boottime_ns(), wall_ms())
+        bulk_key = link_key(stream)
         watchers, keys = Watchers(self._on_met, self._on_event, self._on_sent), beacon_keys(stream, dialled=dialled)
-        connection = Connection(stream, session, watchers, address, keys)
+        connection = Connection(stream, session, watchers, address, keys, bulk_key)
         self._running.add(connection)
         try:
             await connection.run()

@@ -3,7 +3,8 @@
 Whoever is not the peer gets nothing and costs little: one who says nothing costs a socket, a handshake costs a place
 among HANDSHAKES_MAX, and where places are short the oldest occupant leaves, so that a flood or half-open connections
 can slow the real peer down but not keep it out. All of them together leave the agent the descriptors that it needs
-itself, however few there are. Knows nothing of sessions or roles.
+itself, however few there are. Whoever asks for a bulk connection is handed over, still a stranger, with what it sent so
+far: its handshake, and the bounds on it, are the receiver's business. Knows nothing of sessions or roles.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import trio
 from agent.core.errors import PeerError
 from agent.link.identity import Identity
 from agent.link.paced_stream import PacedStream, Turnstile
-from agent.link.tls import TlsStream, server_stream
+from agent.link.tls import BulkOffered, TlsStream, server_stream
 from agent.platform.descriptors import descriptor_limit
 from agent.platform.sockets import tune_link_socket
 
@@ -74,12 +75,18 @@ class Listener:
         *,
         on_stream: Callable[[TlsStream, str], Awaitable[None]],
         on_refused: Callable[[str, str], None],
+        on_bulk: Callable[[socket.socket, bytes, str], None] | None = None,
     ) -> None:
-        """`on_stream(stream, address)` runs a verified connection; `on_refused(address, sentence)` tells of others."""
+        """`on_stream(stream, address)` runs a verified connection; `on_refused(address, sentence)` tells of others.
+
+        `on_bulk(accepted, received, address)` owns the socket of whoever asks for a bulk connection, and `received` is
+        all that came from it; it must not wait. None: such are refused.
+        """
         self._sockets = sockets
         self._identity = identity
         self._on_stream = on_stream
         self._on_refused = on_refused
+        self._on_bulk = on_bulk
         silent_max, handshakes_max = places_within(descriptor_limit())
         self._turnstile = Turnstile()
         self._silent = Places(silent_max)
@@ -111,10 +118,16 @@ class Listener:
                     return
                 await self._turnstile.pass_through()
                 paced = PacedStream(trio.SocketStream(accepted), self._turnstile)
-                stream = server_stream(paced, self._identity())
+                stream = server_stream(paced, self._identity(), tells_bulk=self._on_bulk is not None)
                 if not await self._handshakes.occupy(stream.do_handshake):
                     self._on_refused(address, "the TLS handshake was not finished in time")
                     return
+            except BulkOffered as offered:
+                assert self._on_bulk is not None
+                taken = socket.socket(fileno=accepted.detach())
+                taken.setblocking(False)
+                self._on_bulk(taken, offered.received, address)
+                return
             except PeerError as error:
                 self._on_refused(address, str(error))
                 return

@@ -29,7 +29,7 @@ connection, which can destroy what was sent last, a goodbye or an alert; so `acl
 amount, until the other end closes as well.
 
 Speed: AES-GCM records are good for 2**24.5 full ones under one key (RFC 8446, 5.5) and this library cannot change keys;
-`renewal_due` tells when to open another connection instead.
+`renewal_due` tells when to open another connection instead, and beyond the bound nothing is sent any more.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ from __future__ import annotations
 import contextlib
 import enum
 import operator
+from collections.abc import Callable
+from typing import TypeVar
 
 import trio
 from cryptography import x509
@@ -45,10 +47,10 @@ from agent.config.model import Trust
 from agent.core.errors import PeerError
 from agent.link.identity import Identity
 from agent.link.tls_buffers import CHUNK_BYTES, TlsBuffers
-from agent.link.tls_context import Side
+from agent.link.tls_context import ALPN_LINK, BulkOffered, Side
 from agent.link.turns import OneTask, SendingHalf
 
-__all__ = ["TlsStream", "client_stream", "server_stream"]
+__all__ = ["BulkOffered", "TlsStream", "client_stream", "server_stream"]
 
 RECEIVE_BYTES = 256 * 1024
 BATCH_BYTES = 256 * 1024  # encrypted before the transport is asked once
@@ -57,17 +59,26 @@ FAREWELL_SECONDS = 1.0  # for close_notify or an alert to leave
 LINGER_SECONDS = 0.5  # for the other end to close as well
 LINGER_BYTES_MAX = 1024 * 1024
 RECORDS_PER_KEY_MAX = 2**24
+RECORDS_PER_KEY_LIMIT = 23_726_566  # 2**24.5
 RECORD_BYTES_MAX = 16 * 1024
 
 
-def client_stream(transport: trio.abc.Stream, identity: Identity) -> TlsStream:
+def client_stream(transport: trio.abc.Stream, identity: Identity, protocol: bytes = ALPN_LINK) -> TlsStream:
     """Returns the dialling end of TLS over `transport`, not yet shaken hands. Raises CredentialError."""
-    return TlsStream(transport, identity, Side.CLIENT)
+    return TlsStream(transport, identity, Side.CLIENT, protocol)
 
 
-def server_stream(transport: trio.abc.Stream, identity: Identity) -> TlsStream:
-    """Returns the listening end of TLS over `transport`, not yet shaken hands. Raises CredentialError."""
-    return TlsStream(transport, identity, Side.SERVER)
+def server_stream(
+    transport: trio.abc.Stream, identity: Identity, protocol: bytes = ALPN_LINK, *, tells_bulk: bool = False
+) -> TlsStream:
+    """Returns the listening end of TLS over `transport`, not yet shaken hands. Raises CredentialError.
+
+    With `tells_bulk` the handshake raises BulkOffered, before anything is sent, if the client wants a bulk connection.
+    """
+    return TlsStream(transport, identity, Side.SERVER, protocol, tells_bulk=tells_bulk)
+
+
+_Received = TypeVar("_Received", bytes, int)
 
 
 class _State(enum.Enum):
@@ -84,12 +95,20 @@ class TlsStream(trio.abc.Stream):
     cut off, trio.ClosedResourceError after `aclose`, and never an error of the TLS library.
     """
 
-    def __init__(self, transport: trio.abc.Stream, identity: Identity, side: Side) -> None:
+    def __init__(
+        self,
+        transport: trio.abc.Stream,
+        identity: Identity,
+        side: Side,
+        protocol: bytes = ALPN_LINK,
+        *,
+        tells_bulk: bool = False,
+    ) -> None:
         """Raises CredentialError if the identity's credentials cannot be used."""
         self._transport = transport
         self._side = side
         self._trust = identity.trust
-        self._buffers = TlsBuffers(identity, side)
+        self._buffers = TlsBuffers(identity, side, protocol, tells_bulk=tells_bulk)
         self._state = _State.NEW
         self._farewell_sent = False
         self._held_back = b""  # the server's session tickets
@@ -146,18 +165,25 @@ class TlsStream(trio.abc.Stream):
         Raises trio.BrokenResourceError if the connection ended without that, so that data may be missing; PeerError
         with the reason if the other end broke off, such as a server that refused this node's certificate.
         """
+        bytes_max = RECEIVE_BYTES if max_bytes is None else operator.index(max_bytes)
+        if bytes_max < 1:
+            raise ValueError("max_bytes must be at least 1")
+        return await self._receive(lambda: self._buffers.decrypt(bytes_max))
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        """Like `receive_some`, but puts the data into `buffer` and returns how many bytes they are, 0 for the end."""
+        return await self._receive(lambda: self._buffers.decrypt_into(buffer))
+
+    async def _receive(self, decrypt: Callable[[], _Received]) -> _Received:
         with self._receiving:
             self._check_open()
-            bytes_max = RECEIVE_BYTES if max_bytes is None else operator.index(max_bytes)
-            if bytes_max < 1:
-                raise ValueError("max_bytes must be at least 1")
             await trio.lowlevel.checkpoint_if_cancelled()
             waited = False
             while True:
                 # Before decrypting, because once data is decrypted nothing may interrupt: it would be lost.
                 waited = await self._answer() or waited
                 try:
-                    data = self._buffers.decrypt(bytes_max)
+                    data = decrypt()
                 except PeerError:
                     await self._send_farewell()
                     raise
@@ -216,7 +242,7 @@ class TlsStream(trio.abc.Stream):
 
     @property
     def alpn(self) -> str:
-        """The application protocol agreed on: `pair-agent/1`."""
+        """The application protocol agreed on, such as `pair-agent/1`."""
         self._check_shaken_hands()
         return self._buffers.alpn
 
@@ -264,6 +290,8 @@ class TlsStream(trio.abc.Stream):
             self._buffers.feed_untrusted(records)
 
     def _encrypt(self, batch: memoryview) -> None:
+        if self._records_sent >= RECORDS_PER_KEY_LIMIT:
+            raise trio.BrokenResourceError("the keys of this TLS connection are used up; open another one")
         for start in range(0, len(batch), CHUNK_BYTES):
             with batch[start : start + CHUNK_BYTES] as chunk:
                 self._buffers.encrypt(chunk)

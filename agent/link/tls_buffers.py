@@ -1,9 +1,11 @@
 """One TLS connection between two memory buffers: plain bytes on one side, records on the other, nothing that waits.
 
-This is pyOpenSSL's `Connection` over memory BIOs, with the four calls that run for every chunk made straight on the
-binding below it, into buffers that are kept: pyOpenSSL's own methods allocate and copy once more for every record.
-Library errors become this product's here and nowhere else. Invariant: an error, once met, is raised at every later
-call in that direction; bytes that were decrypted before it are returned first.
+This is pyOpenSSL's `Connection` over memory BIOs, with the calls that run for every chunk made straight on the binding
+below it, into buffers that are kept: pyOpenSSL's own methods allocate and copy once more for every record. After the
+handshake OpenSSL reads what was received where it lies, through a read-only BIO of its own for every chunk.
+Library errors become this product's here and nowhere else. Invariants: an error, once met, is raised at every later
+call in that direction; bytes that were decrypted before it are returned first; after the handshake records are fed
+only when all earlier ones were decrypted.
 """
 
 from __future__ import annotations
@@ -17,9 +19,9 @@ from OpenSSL._util import ffi, lib
 from agent.core.errors import PeerError
 from agent.link.alerts import error_from_alert
 from agent.link.identity import Identity
-from agent.link.tls_context import ALPN_PROTOCOL, Side, connection_for, handshake_record
+from agent.link.tls_context import ALPN_LINK, BulkOffered, Side, connection_for, handshake_record
 
-CHUNK_BYTES = 64 * 1024  # encrypted at a time: four full records, which stay in the processor's cache
+CHUNK_BYTES = 256 * 1024  # encrypted at a time
 # Received without one byte of data: more is an endless handshake, or a flood of key updates or of empty records.
 _BYTES_WITHOUT_DATA_MAX = 256 * 1024
 _DECRYPTED_BYTES_MAX = 256 * 1024  # returned by one call
@@ -36,24 +38,45 @@ _NOT_TLS_1_3 = frozenset(
 class TlsBuffers:
     """One end of a connection; single-threaded, and the caller moves the bytes."""
 
-    def __init__(self, identity: Identity, side: Side) -> None:
-        """Raises CredentialError if the identity's credentials cannot be used."""
-        self._connection = connection_for(identity, side)
+    def __init__(
+        self, identity: Identity, side: Side, protocol: bytes = ALPN_LINK, *, tells_bulk: bool = False
+    ) -> None:
+        """`tells_bulk`: see `advance_handshake`. Raises CredentialError if the credentials cannot be used."""
+        self._connection = connection_for(identity, side, protocol, tells_bulk=tells_bulk)
+        self._hello: bytearray | None = bytearray() if tells_bulk else None
         self._ssl: Any = self._connection._ssl
         self._records_out: Any = self._connection._from_ssl
         self._data_pointer: Any = ffi.new("char **")
         self._plain = bytearray()
         self._plain_pointer: Any = None
         self._taken = bytearray(_HANDSHAKE_TAKEN_BYTES)
+        self._fed: Any = None  # what OpenSSL reads in place; None: nothing was fed since the handshake
+        self._shaken_hands = False
+        self._all_decrypted = False
         self._bytes_without_data = 0
         self._failure: PeerError | None = None
         self.closed_by_peer = False
 
     def feed_untrusted(self, records: bytes | bytearray | memoryview) -> None:
-        """Takes bytes that came from the other end; they are looked at by the next handshake step or decryption."""
-        if records:
+        """Takes bytes that came from the other end; they are looked at by the next handshake step or decryption.
+
+        After the handshake they must stay as they are until `decrypt` has returned b"".
+        """
+        if not records:
+            return
+        self._bytes_without_data += len(records)
+        if not self._shaken_hands:
             self._connection.bio_write(records)
-            self._bytes_without_data += len(records)
+            if self._hello is not None:
+                self._hello += records
+            return
+        assert self._all_decrypted, "records were fed before the earlier ones were decrypted"
+        self._all_decrypted = False
+        self._fed = ffi.from_buffer(records)
+        bio = lib.BIO_new_mem_buf(self._fed, len(records))
+        lib.BIO_set_mem_eof_return(bio, -1)  # its end is not the connection's
+        lib.SSL_set_bio(self._ssl, bio, self._records_out)  # frees the one before
+        self._connection._into_ssl = bio
 
     @property
     def has_records(self) -> bool:
@@ -69,14 +92,21 @@ class TlsBuffers:
     def advance_handshake(self) -> bool:
         """Goes on with the handshake; returns whether it is complete, else it needs bytes from the other end.
 
-        Raises PeerError if the other end is not who it should be, refused this node, or broke the protocol; what it is
+        A server that `tells_bulk` raises BulkOffered if that is what the client wants. Raises PeerError if the other end is not who it should be, refused this node, or broke the protocol; what it is
         to be told (the alert) can be taken afterwards.
         """
         try:
             self._connection.do_handshake()
         except SSL.WantReadError:
             self._bound_flood()
+            if self.has_records:
+                self._hello = None
             return False
+        except BulkOffered as offered:
+            self._failure = PeerError("the other end asks for a bulk connection in its second attempt")
+            if self._hello is not None:
+                offered.received = bytes(self._hello)
+                raise
         except PeerError as error:
             self._failure = error
         except SSL.Error as error:
@@ -85,6 +115,7 @@ class TlsBuffers:
             self._failure = self._find_fault()
         if self._failure is not None:
             raise self._failure
+        self._shaken_hands, self._hello = True, None
         self._bytes_without_data = 0
         self._plain = bytearray(_DECRYPTED_BYTES_MAX)
         self._plain_pointer = ffi.from_buffer("char[]", self._plain)
@@ -111,10 +142,17 @@ class TlsBuffers:
 
         Raises PeerError if the other end sent something wrong, an alert, or nothing but records without data.
         """
+        read = self._decrypt(self._plain_pointer, min(bytes_max, len(self._plain)))
+        return bytes(memoryview(self._plain)[:read])
+
+    def decrypt_into(self, buffer: memoryview) -> int:
+        """Like `decrypt`, but puts the data into `buffer` and returns how many bytes they are, 0 for none."""
+        return self._decrypt(ffi.from_buffer("char[]", buffer), len(buffer))
+
+    def _decrypt(self, pointer: Any, limit: int) -> int:
         if self._failure is not None:
             raise self._failure
-        read, pointer = 0, self._plain_pointer
-        limit = min(bytes_max, len(self._plain))
+        read = 0
         lib.ERR_clear_error()
         while read < limit:
             result = lib.SSL_read(self._ssl, pointer + read, limit - read)
@@ -124,12 +162,12 @@ class TlsBuffers:
             read += result
         if read:
             self._bytes_without_data = 0
-            return bytes(memoryview(self._plain)[:read])
+            return read
         if self._failure is None and not self.closed_by_peer:
             self._bound_flood()
         if self._failure is not None:
             raise self._failure
-        return b""
+        return 0
 
     def close(self) -> None:
         """Makes the close_notify alert, for take_records to return; nothing can be encrypted afterwards."""
@@ -151,7 +189,7 @@ class TlsBuffers:
 
     @property
     def alpn(self) -> str:
-        """The application protocol, `pair-agent/1`."""
+        """The application protocol."""
         return self._connection.get_alpn_proto_negotiated().decode("ascii", errors="replace")
 
     @property
@@ -173,7 +211,7 @@ class TlsBuffers:
         try:
             self._connection._raise_ssl_error(self._ssl, result)
         except SSL.WantReadError:
-            return
+            self._all_decrypted = True
         except SSL.ZeroReturnError:
             self.closed_by_peer = True
         except SSL.Error as error:
@@ -201,8 +239,9 @@ class TlsBuffers:
             x509.load_der_x509_certificate(record.judged_der)
         except (ValueError, x509.InvalidVersion):
             return PeerError("the other end's certificate cannot be read", code="certificate")
-        if self._connection.get_alpn_proto_negotiated() != ALPN_PROTOCOL:
-            return PeerError("the other end does not speak this product's protocol: it did not agree on pair-agent/1")
+        if self._connection.get_alpn_proto_negotiated() != record.protocol:
+            protocol = record.protocol.decode("ascii")
+            return PeerError(f"the other end does not speak this product's protocol: it did not agree on {protocol}")
         return None
 
     def _translated(self, error: SSL.Error) -> PeerError:

@@ -1,6 +1,6 @@
 """How this product sets up OpenSSL: the one place that chooses versions, groups, suites and options.
 
-TLS 1.3 and nothing else, both sides with a certificate, ALPN `pair-agent/1`, no resumption, no early data. The other
+TLS 1.3 and nothing else, both sides with a certificate, one ALPN protocol, no resumption, no early data. The other
 end's certificate is judged by `agent.link.trust` in the verify callback, so a stranger is refused before the
 handshake ends. Knows nothing of streams and waiting.
 
@@ -28,14 +28,15 @@ from agent.link.alerts import Alert
 from agent.link.identity import Identity
 from agent.link.trust import Judge, Verdict
 
-ALPN_PROTOCOL = b"pair-agent/1"
+ALPN_LINK = b"pair-agent/1"
+ALPN_BULK = b"pair-agent-bulk/1"
 
 # AES-128 first: it is the fastest with AES instructions, and no weaker against anything known.
 _CIPHER_SUITES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 # The hybrid keeps recorded traffic secret from a later quantum computer (RFC 8446, 4.2.7; draft-ietf-tls-ecdhe-mlkem).
 _GROUPS_BY_PREFERENCE = (b"X25519MLKEM768:X25519:P-256", b"X25519:P-256")
 _CHAIN_DEPTH_MAX = 4
-_CONTEXTS_MAX = 4  # both sides of the identity in use and of the one that it replaced
+_CONTEXTS_MAX = 8  # both sides and both protocols, of the identity in use and of the one that it replaced
 
 
 class Side(enum.Enum):
@@ -45,22 +46,37 @@ class Side(enum.Enum):
     SERVER = "server"
 
 
+class BulkOffered(Exception):
+    """A client asks for a bulk connection, of a server that has others serve these. Nothing was sent to it yet.
+
+    `received` is everything that it sent: whoever goes on with it must begin with that.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("a bulk connection is asked for")
+        self.received = b""
+
+
 @dataclass
 class HandshakeRecord:
     """What the callbacks of one connection saw; hangs on the connection as its application data."""
 
+    protocol: bytes = ALPN_LINK  # the one that this side speaks
+    tells_bulk: bool = False  # a server of the link: a client that offers bulk is not refused but told of
     verdict: Verdict | None = None
     judged_der: bytes = field(default=b"", repr=False)
     alert_received: int | None = None
 
 
-def connection_for(identity: Identity, side: Side) -> SSL.Connection:
+def connection_for(
+    identity: Identity, side: Side, protocol: bytes = ALPN_LINK, *, tells_bulk: bool = False
+) -> SSL.Connection:
     """Returns a fresh connection over memory buffers; its `HandshakeRecord` is its application data.
 
     Raises CredentialError if the credentials or the system's store of certificates cannot be loaded.
     """
-    connection = SSL.Connection(_context(identity, side), None)
-    connection.set_app_data(HandshakeRecord())
+    connection = SSL.Connection(_context(identity, side, protocol), None)
+    connection.set_app_data(HandshakeRecord(protocol, tells_bulk))
     if side is Side.CLIENT:
         connection.set_connect_state()
     else:
@@ -76,14 +92,14 @@ def handshake_record(connection: SSL.Connection) -> HandshakeRecord:
 
 
 @functools.lru_cache(maxsize=_CONTEXTS_MAX)
-def _context(identity: Identity, side: Side) -> SSL.Context:
+def _context(identity: Identity, side: Side, protocol: bytes) -> SSL.Context:
     try:
-        return _make_context(identity, side)
+        return _make_context(identity, side, protocol)
     except (OSError, SSL.Error, crypto.Error) as error:
         raise CredentialError(f"TLS cannot be set up with these certificates: {error}") from error
 
 
-def _make_context(identity: Identity, side: Side) -> SSL.Context:
+def _make_context(identity: Identity, side: Side, protocol: bytes) -> SSL.Context:
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(SSL.TLS1_3_VERSION)
     context.set_max_proto_version(SSL.TLS1_3_VERSION)
@@ -103,7 +119,7 @@ def _make_context(identity: Identity, side: Side) -> SSL.Context:
     context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _verify_callback(Judge(identity)))
     context.set_info_callback(_note_alert)
     if side is Side.CLIENT:
-        context.set_alpn_protos([ALPN_PROTOCOL])
+        context.set_alpn_protos([protocol])
     else:
         context.set_alpn_select_callback(_select_protocol)
     return context
@@ -169,10 +185,17 @@ def _verify_error_sentence(error: int) -> str:
 
 
 def _select_protocol(connection: SSL.Connection, offered: list[bytes]) -> bytes:
-    """OpenSSL's ALPN callback on a server; any other answer than bytes makes it refuse with no_application_protocol."""
-    if ALPN_PROTOCOL in offered:
-        return ALPN_PROTOCOL
-    raise PeerError("the other end does not speak this product's protocol: it did not offer ALPN pair-agent/1")
+    """OpenSSL's ALPN callback on a server, called before anything is sent; an exception ends the handshake (with the
+    alert no_application_protocol) and is raised by the call that drives it.
+    """
+    record = handshake_record(connection)
+    if record.protocol in offered:
+        return record.protocol
+    if record.tells_bulk and ALPN_BULK in offered:
+        raise BulkOffered
+    raise PeerError(
+        f"the other end does not speak this product's protocol: it did not offer ALPN {record.protocol.decode('ascii')}"
+    )
 
 
 def _note_alert(connection: SSL.Connection, where: int, value: int) -> None:

@@ -12,6 +12,7 @@ import secrets
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import trio
 
@@ -25,11 +26,12 @@ from agent.core.messages import TOKEN_BYTES, Hello, Report
 from agent.core.record import Record
 from agent.core.role_table import Phase
 from agent.core.roles import Roles, RoleSettings
-from agent.core.vocabulary import NANOSECONDS_PER_MILLISECOND, Mode
+from agent.core.vocabulary import NANOSECONDS_PER_MILLISECOND, Mode, WorkloadState
 from agent.link.beacons import BeaconOwner, Beacons
 from agent.link.keeper import LinkKeeper
 from agent.node.pulse import Pulse
 from agent.node.record_store import RecordStore
+from agent.node.replication import STARTING, Replication
 from agent.platform.clock import boottime_ns, wall_ms
 from agent.workload.events import (
     WorkloadEvent,
@@ -80,6 +82,11 @@ class Conductor:
             patience_ms=takeover_ms(config),
         )
         self.roles.concern = workload_concern(config)
+        self.replication = Replication(config, self)
+        if self.replication.enabled:
+            self.roles.trees_obstacle = STARTING
+        self._stopped_at_ns: int | None = None  # when the last workload of the pair was seen to have stopped
+        self.last_gap_ms: int | None = None  # for how long none ran in the last handover
         self.keeper = LinkKeeper(self, self.beacons)
         self.supervisor: Supervisor  # set by the composition before `run`
         self.pulse = Pulse(
@@ -147,7 +154,33 @@ class Conductor:
         """Queues a fact for the roles."""
         if isinstance(fact, told.LinkOpened):
             self._compare(fact.peer)
+            self._note_workloads(fact.peer.report)
+            link, connection = self.keeper.link, self._config.connection
+            if link is not None:
+                self.replication.linked(link.bulk_key, connection.host, connection.port)
+        elif isinstance(fact, told.LinkLost):
+            self.replication.unlinked()
+        elif isinstance(fact, told.PeerReported):
+            self._note_workloads(fact.report)
         self._queue(fact)
+
+    def event(self, code: EventCode, sentence: str, **fields: Any) -> None:
+        """See `agent.node.replication.ReplicationOwner`."""
+        self._events.append(code, sentence, **fields)
+
+    def config_applied(self) -> None:
+        """See `agent.node.replication.ReplicationOwner`."""
+        self.supervisor.config_applied()
+
+    def _note_workloads(self, peer: Report) -> None:
+        """Measures how long no workload of the pair runs."""
+        own = self.supervisor.status.state
+        if WorkloadState.RUNNING in (own, peer.workload):
+            if self._stopped_at_ns is not None:
+                self.last_gap_ms = (boottime_ns() - self._stopped_at_ns) // NANOSECONDS_PER_MILLISECOND
+            self._stopped_at_ns = None
+        elif self._stopped_at_ns is None:
+            self._stopped_at_ns = boottime_ns()
 
     def _compare(self, peer: Hello) -> None:
         """Tells of differences that decide nothing but matter to an operator."""
@@ -203,6 +236,8 @@ class Conductor:
             case WorkloadFenced():
                 self._events.append(EventCode.WORKLOAD_FENCED, event.reason, at_ns=event.at_ns)
                 self.tell(told.Frozen(event.reason))
+        if self.roles.peer is not None:
+            self._note_workloads(self.roles.peer)
         self.tell(told.WorkloadChanged(self.supervisor.status.state))
 
     # -- the loop
@@ -244,6 +279,7 @@ class Conductor:
         self._answer = answer
         for effect in self.roles.handle(fact, boottime_ns()):
             await self._carry_out(effect)
+        self.replication.update()
         changed, self.changed = self.changed, trio.Event()
         changed.set()
 
@@ -275,19 +311,21 @@ class Conductor:
             case do.DropLink():
                 self.keeper.drop(effect.sentence)
                 self._dropped_at = self._told
+                self.replication.unlinked()
             case do.SayGoodbye():
                 if link is not None:
                     link.say_goodbye(effect.reason)
                     await link.closed.wait()
             case do.StartWorkload():
+                await self.replication.settle()
                 self.pulse.begin()
                 self.supervisor.activate(effect.term)
             case do.StopWorkload():
                 self.supervisor.deactivate()
             case do.CatchUp():
-                self.tell(told.CaughtUp(effect.number))
+                self.replication.catch_up(effect.number)
             case do.SendFinalChanges():
-                self.tell(told.FinalChangesSent(effect.number))
+                self.replication.finish(effect.number)
             case do.RoleChanged():
                 sentence = f"{effect.before.value} -> {effect.after.value} (term {effect.term}): {effect.sentence}"
                 self._events.append(EventCode.ROLE_CHANGED, sentence, role=effect.after.value, term=effect.term)
@@ -332,5 +370,6 @@ def role_settings(config: Config, *, force_activate: bool) -> RoleSettings:
         takeover_ns=takeover_ms(config) * NANOSECONDS_PER_MILLISECOND,
         contact_ns=config.connection.connection_timeout * NANOSECONDS_PER_MILLISECOND,
         force_activate=force_activate,
+        trees=bool(config.trees) and config.mode is not Mode.STAND_ALONE,
         term_floor=wall_ms() // 1000,  # terms grow by activations, and those are rarer than seconds
     )

@@ -14,11 +14,11 @@ import trio
 from agent import __version__
 from agent.admin.control import Action, Answer, Control
 from agent.admin.events import EventLog
-from agent.admin.verdict import PairView, readiness, redundancy, service_level
+from agent.admin.verdict import PairView, TreeView, readiness, redundancy, service_level
 from agent.config.model import Config, WorkloadKind
 from agent.core import inputs as told
 from agent.core.role_table import Phase
-from agent.core.vocabulary import NANOSECONDS_PER_MILLISECOND, Mode, Role, WorkloadState
+from agent.core.vocabulary import NANOSECONDS_PER_MILLISECOND, Mode, Role, TreeState, WorkloadState
 from agent.node.conductor import Conductor
 from agent.platform.clock import boottime_ns, wall_ms
 
@@ -26,6 +26,36 @@ PROBE_TIMEOUT_S = 2.0
 OUTCOME_SLACK_S = 20.0
 MILLISECONDS_PER_SECOND = 1000
 FRESH_HEARTBEATS = 2.5  # intervals after which a heartbeat is overdue
+
+_INQUIRIES = {
+    Action.SYNC_DRY_RUN: "dry-run",
+    Action.TEST_SYNC: "test",
+    Action.ARCHIVE_LIST: "archive-list",
+    Action.ARCHIVE_RESTORE: "archive-restore",
+}
+_NO_ARCHIVE = {"items": 0, "bytes": 0, "conflicts": 0}
+_NO_SYNC: dict[str, Any] = {
+    "state": "none",
+    "direction": None,
+    "done_bytes": 0,
+    "total_bytes": 0,
+    "done_files": 0,
+    "total_files": 0,
+    "seconds_left": None,
+    "rate": None,
+    "compressing": False,
+    "error": "",
+}
+_UNKNOWN_TREE: dict[str, Any] = {
+    "files": 0,
+    "bytes": 0,
+    "lag_ms": None,
+    "lag_bytes": None,
+    "last_sync": None,
+    "refused": [],
+    "refused_total": 0,
+    "error": "",
+}
 
 
 class NodeControl(Control):
@@ -36,6 +66,7 @@ class NodeControl(Control):
         self._conductor = conductor
         self._events = events
         self._notices = notices
+        self._rounds = 0
 
     def events(self) -> EventLog:
         """The event log of this agent."""
@@ -83,9 +114,8 @@ class NodeControl(Control):
                 "healthy": workload.healthy,
                 "last_error": workload.last_error,
             },
-            "trees": [],
-            "sync": {"state": "none", "direction": None, "done_bytes": 0, "total_bytes": 0},
-            "readiness": {"ready": verdict.ready, "reasons": list(verdict.reasons)},
+            **self._trees(),
+            "readiness": {"ready": verdict.ready, "reasons": list(verdict.reasons), "loss": verdict.loss},
             "maintenance": record.maintenance,
             "hold": record.hold or bool(peer and peer.hold),
             "damping_ms": view.damping_ms,
@@ -93,6 +123,41 @@ class NodeControl(Control):
             "overrides": dict(config.overrides),
             "notices": [*self._notices, *([self._events.trouble] if self._events.trouble else [])],
         }
+
+    def _trees(self) -> dict[str, Any]:
+        """The tables `trees`, `sync` and `archive`, from the replica worker's last word."""
+        replication, snapshot = self._conductor.replication, dict(self._conductor.replication.snapshot)
+        if not replication.enabled:
+            snapshot = {}
+        trees = snapshot.get("trees") or [
+            {"name": tree.name, "kind": tree.kind.value, "state": "unknown"} | _UNKNOWN_TREE
+            for tree in self._config.trees
+        ]
+        sync = {**_NO_SYNC, **snapshot.get("sync", {}), "last_gap_ms": self._conductor.last_gap_ms}
+        if replication.enabled and sync["state"] == "none":
+            sync["state"] = "waiting"
+        return {"trees": trees, "sync": sync, "archive": snapshot.get("archive", _NO_ARCHIVE)}
+
+    def _tree_views(self) -> tuple[TreeView, ...]:
+        tables, snapshot = self._trees(), self._conductor.replication.snapshot
+        sync = tables["sync"]
+        receiving = sync["direction"] == "from-peer"
+        if not self._conductor.replication.enabled:
+            return ()
+        return tuple(
+            TreeView(
+                name=tree["name"],
+                complete=tree["state"] in ("in-sync", "behind") and not self._conductor.roles.record.incomplete,
+                state=TreeState(tree["state"]),
+                lag_ms=tree["lag_ms"],
+                lag_bytes=tree["lag_bytes"],
+                error=tree["error"],
+                refused=tree["refused_total"],
+                free_bytes=snapshot.get("free_bytes") if receiving else None,
+                needed_bytes=max(0, sync["total_bytes"] - sync["done_bytes"]) if receiving else 0,
+            )
+            for tree in tables["trees"]
+        )
 
     def _view(self, now_ns: int) -> PairView:
         config, roles, link = self._config, self._conductor.roles, self._conductor.keeper.link
@@ -118,6 +183,7 @@ class NodeControl(Control):
             maintenance=roles.record.maintenance,
             mismatches=tuple(self._mismatches()),
             damping_ms=roles.damped_ns(now_ns) // NANOSECONDS_PER_MILLISECOND,
+            trees=self._tree_views(),
         )
 
     def _mismatches(self) -> Iterator[str]:
@@ -148,6 +214,24 @@ class NodeControl(Control):
                 return Answer(answer.accepted, answer.sentence)
             case Action.TEST_HEARTBEAT:
                 return await self._test_heartbeat(int(arguments["count"]))
+            case Action.SYNC | Action.SYNC_DRY_RUN | Action.TEST_SYNC | Action.ARCHIVE_LIST | Action.ARCHIVE_RESTORE:
+                return await self._about_trees(action, arguments)
+
+    async def _about_trees(self, action: Action, arguments: Mapping[str, Any]) -> Answer:
+        replication = self._conductor.replication
+        if not self._config.trees:
+            return Answer(False, "no tree is configured: add a [[tree]] to agent.toml on both nodes")
+        if not replication.enabled:
+            return Answer(False, "this node is stand-alone: there is no other node to keep its trees in step with")
+        archive = action in (Action.ARCHIVE_LIST, Action.ARCHIVE_RESTORE)
+        if not archive and self._conductor.keeper.link is None:
+            why = self._conductor.keeper.status.last_error or "not connected yet"
+            return Answer(False, f"there is no link to the other node: {why}")
+        if action is Action.SYNC:
+            replication.synchronise(full=bool(arguments["full"]))
+            self._rounds += 1
+            return Answer(True, "synchronisation has begun", {"round": self._rounds})
+        return await replication.inquire(_INQUIRIES[action], arguments)
 
     async def _hand_over(self, order: told.Input, *, to: Mode) -> Answer:
         conductor, roles = self._conductor, self._conductor.roles

@@ -100,6 +100,7 @@ class _Node:
             async with trio.open_nursery() as nursery:
                 await nursery.start(conductor.supervisor.run)
                 nursery.start_soon(conductor.pulse.run)
+                nursery.start_soon(conductor.replication.run)
                 await nursery.start(self._serve_admin)
                 nursery.start_soon(self._obey_signals, nursery.cancel_scope)
                 if config.mode is Mode.PRIMARY:
@@ -162,7 +163,7 @@ class _Node:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._conductor.beacons.listen, self._sockets)
             nursery.start_soon(
-                Listener(self._sockets, self._own_identity, on_stream=serve, on_refused=self._refused).run
+                Listener(self._sockets, self._own_identity, on_stream=serve, on_refused=self._refused, on_bulk=self._conductor.replication.handed).run
             )
 
     async def _dial(self) -> None:

@@ -16,9 +16,9 @@ import trio
 from agent.config.model import Workload
 from agent.core.errors import WorkloadError
 from agent.platform.clock import boottime_ns
+from agent.platform.piped_process import PipedProcess
 from agent.platform.priority import at_agents_priority
 from agent.workload.environment import inherited_environment
-from agent.workload.guardian_pipes import PipedProcess
 from agent.workload.guardian_protocol import Command, encode
 from agent.workload.guardian_reports import Output, Ready, Report, parse_report
 from agent.workload.output import OutputLines

@@ -50,7 +50,7 @@ def sample_status(**changes: Any) -> dict[str, Any]:
         },
         "workload": {"state": "running", "pid": 4711, "restarts": 0},
         "trees": [],
-        "sync": {"state": "idle", "direction": None, "done_bytes": 0, "total_bytes": 0},
+        "sync": {"state": "none", "direction": None, "done_bytes": 0, "total_bytes": 0},
         "readiness": {"ready": True, "reasons": []},
     }
     return {**status, **changes}
@@ -74,11 +74,16 @@ class WatchedLog(EventLog):
 
 @dataclass
 class FakeControl:
-    """Answers with `status_now` and `answer`; `acted` holds what it was asked to do."""
+    """Answers with `status_now` and `answer`; `acted` holds what it was asked to do.
+
+    `statuses` come before `status_now`, each once; `answers` before `answer`, by action.
+    """
 
     log: WatchedLog
     status_now: dict[str, Any] = field(default_factory=sample_status)
     answer: Answer = field(default_factory=lambda: Answer(True, "Done as asked."))
+    statuses: list[dict[str, Any]] = field(default_factory=list)
+    answers: Mapping[Action, Answer] = field(default_factory=dict)
     fault: Exception | None = None
     acted: list[tuple[Action, dict[str, Any]]] = field(default_factory=list)
     on_act: Callable[[], object] = lambda: None
@@ -86,7 +91,7 @@ class FakeControl:
     def status(self) -> dict[str, Any]:
         if self.fault is not None:
             raise self.fault
-        return self.status_now
+        return self.statuses.pop(0) if self.statuses else self.status_now
 
     def events(self) -> EventLog:
         return self.log
@@ -97,7 +102,7 @@ class FakeControl:
         await trio.lowlevel.checkpoint()
         if self.fault is not None:
             raise self.fault
-        return self.answer
+        return self.answers.get(action, self.answer)
 
 
 @dataclass(frozen=True)

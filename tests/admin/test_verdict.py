@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.admin.verdict import PairView, Redundancy, TreeView, readiness, redundancy, service_level
-from agent.core.vocabulary import Mode, Role, WorkloadState
+from agent.core.vocabulary import Mode, Role, TreeState, WorkloadState
 
 HEALTHY_PRIMARY = PairView(
     mode=Mode.PRIMARY,
@@ -58,6 +58,26 @@ def test_a_healthy_pair_is_ready_and_has_nothing_to_say(view: PairView) -> None:
         (HEALTHY_PRIMARY, {"trees": (TreeView("flows", complete=False),)}, "flows is not complete on the other node"),
         (HEALTHY_BACKUP, {"trees": (TreeView("flows", complete=False),)}, "flows is not complete on this node"),
         (HEALTHY_BACKUP, {"damping_ms": 30_001}, "for another 31 s"),
+        (
+            HEALTHY_PRIMARY,
+            {"trees": (TreeView("flows", complete=True, state=TreeState.FAILED, error="the disk is broken"),)},
+            "would lose ever more of it: The disk is broken. Mend that",
+        ),
+        (
+            HEALTHY_BACKUP,
+            {"trees": (TreeView("flows", complete=True, state=TreeState.FAILED),)},
+            "`pair-agent events` on both nodes says why.",
+        ),
+        (
+            HEALTHY_PRIMARY,
+            {"trees": (TreeView("flows", complete=True, free_bytes=1000, needed_bytes=2000),)},
+            "on the other node has 1.0 kB free, and the rest of the synchronisation needs 2.0 kB.",
+        ),
+        (
+            HEALTHY_BACKUP,
+            {"trees": (TreeView("flows", complete=True, free_bytes=0, needed_bytes=1),)},
+            "on this node has 0 bytes free",
+        ),
     ],
 )
 def test_each_obstacle_is_a_sentence_and_makes_the_pair_not_ready(
@@ -83,10 +103,69 @@ def test_what_concerns_the_active_side_only_is_no_obstacle(view: PairView, chang
 
 
 def test_a_ready_pair_says_what_a_failover_would_lose() -> None:
-    trees = (TreeView("flows", complete=True), TreeView("history", complete=True, lag_ms=2500))
+    trees = (TreeView("flows", complete=True), TreeView("history", complete=True, lag_ms=2500, lag_bytes=1_200_000))
     verdict = readiness(replace(HEALTHY_PRIMARY, trees=trees))
     assert verdict.ready
-    assert verdict.reasons == ("If the active node died now, the tree history would lose its last 3 s.",)
+    assert verdict.reasons == ("If the active node died now, the last 3 s of the tree history (1.2 MB) would be lost.",)
+
+
+FLOWS = TreeView("flows", complete=True)
+HISTORY = TreeView("history", complete=True)
+
+
+@pytest.mark.parametrize(
+    ("trees", "words"),
+    [
+        ((), ""),
+        ((FLOWS,), "nothing of the tree flows would be lost."),
+        ((FLOWS, HISTORY), "nothing of the trees flows and history would be lost."),
+        ((replace(FLOWS, lag_ms=40),), "the last 40 ms of the tree flows would be lost."),
+        ((replace(FLOWS, lag_bytes=1),), "1 byte of the tree flows would be lost."),
+        (
+            (replace(FLOWS, lag_ms=1), replace(HISTORY, lag_ms=200_000, lag_bytes=5)),
+            "the last 1 ms of the tree flows and the last 3 min of the tree history (5 bytes) would be lost.",
+        ),
+        ((replace(FLOWS, lag_ms=None),), "it is not known what the tree flows would lose"),
+        (
+            (replace(FLOWS, lag_ms=None), replace(HISTORY, lag_ms=40)),
+            "the last 40 ms of the tree history would be lost, and of the tree flows what has not been compared yet.",
+        ),
+        ((replace(FLOWS, complete=False), replace(HISTORY, lag_ms=40)), "only the active node has all of it."),
+    ],
+)
+def test_what_a_failover_this_second_would_lose_is_one_sentence(trees: tuple[TreeView, ...], words: str) -> None:
+    for view in (HEALTHY_PRIMARY, HEALTHY_BACKUP, replace(HEALTHY_PRIMARY, linked=False)):
+        said = readiness(replace(view, trees=trees)).loss
+        assert said == "" if not words else said.startswith("If the active node died now, ") and words in said
+        assert said.count(".") == bool(words)
+
+
+def test_a_node_without_a_pair_has_nobody_to_lose_anything_to() -> None:
+    assert readiness(replace(HEALTHY_PRIMARY, mode=Mode.STAND_ALONE, trees=(FLOWS,))).loss == ""
+
+
+@pytest.mark.parametrize("view", [HEALTHY_PRIMARY, HEALTHY_BACKUP])
+def test_whole_trees_without_a_lag_are_no_concern(view: PairView) -> None:
+    verdict = readiness(replace(view, trees=(FLOWS, replace(HISTORY, free_bytes=10**12, needed_bytes=10**9))))
+    assert (verdict.ready, verdict.reasons) == (True, ())
+
+
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        (replace(FLOWS, refused=1), "would lack 1 entry that cannot be replicated"),
+        (replace(FLOWS, refused=3), "would lack 3 entries that cannot be replicated"),
+        (replace(FLOWS, free_bytes=499_999_999), "has only 500.0 MB free"),
+        (replace(FLOWS, lag_ms=None, state=TreeState.COMPARING), "not known what the tree flows would lose"),
+        (replace(FLOWS, lag_ms=7_500_000, state=TreeState.BEHIND), "the last 2 h 5 min of the tree flows"),
+    ],
+)
+def test_what_leaves_something_behind_is_said_although_failover_would_work(tree: TreeView, words: str) -> None:
+    verdict = readiness(replace(HEALTHY_PRIMARY, trees=(tree,)))
+    assert verdict.ready
+    (reason,) = verdict.reasons
+    assert words in reason
+    assert reason.endswith(".")
 
 
 @pytest.mark.parametrize(
@@ -128,6 +207,8 @@ def test_the_service_level_sends_opc_ua_clients_to_the_right_node(
         (HEALTHY_BACKUP, {"linked": False}, Redundancy.BACKUP_NOT_READY),
         (HEALTHY_BACKUP, {"own_eligible": False}, Redundancy.BACKUP_NOT_READY),
         (HEALTHY_BACKUP, {"trees": (TreeView("flows", complete=False),)}, Redundancy.BACKUP_NOT_READY),
+        (HEALTHY_PRIMARY, {"trees": (TreeView("flows", complete=False),)}, Redundancy.PRIMARY_ONLY),
+        (HEALTHY_PRIMARY, {"trees": (TreeView("flows", complete=True),)}, Redundancy.PRIMARY_WITH_BACKUP),
         (AFTER_FAILOVER, {"linked": False}, Redundancy.BACKUP_READY),
     ],
 )

@@ -20,25 +20,35 @@ _BUFFER_BYTES = 16 * 1024 * 1024
 _LOOPBACK = 0x7F000001
 _TIMESPEC = struct.Struct("@ll")
 
-# Classic BPF: source and destination 127.0.0.1, protocol TCP; keeps the headers.
-_FILTER = (
-    *((0x20, 0, 0, 12), (0x15, 0, 5, _LOOPBACK)),
-    *((0x20, 0, 0, 16), (0x15, 0, 3, _LOOPBACK)),
-    *((0x30, 0, 0, 9), (0x15, 0, 1, socket.IPPROTO_TCP)),
-    *((0x06, 0, 0, _HEADERS_BYTES), (0x06, 0, 0, 0)),
-)
+_KEEP, _DROP = (0x06, 0, 0, _HEADERS_BYTES), (0x06, 0, 0, 0)
+
+
+def _filter(client_port: int | None) -> list[tuple[int, int, int, int]]:
+    """Classic BPF: source and destination 127.0.0.1, protocol TCP, one of the ports if one is given; keeps headers."""
+    checks = [(0x20, 12, _LOOPBACK), (0x20, 16, _LOOPBACK), (0x30, 9, socket.IPPROTO_TCP)]
+    last: list[tuple[int, int, int, int]] = []
+    if client_port is not None:
+        last = [(0xB1, 0, 0, 0), (0x48, 0, 0, 0), (0x15, 2, 0, client_port)]
+        last += [(0x48, 0, 0, 2), (0x15, 0, 1, client_port)]
+    program: list[tuple[int, int, int, int]] = []
+    for number, (load, offset, wanted) in enumerate(checks):
+        to_drop = 2 * (len(checks) - number - 1) + len(last) + 1
+        program += [(load, 0, 0, offset), (0x15, 0, to_drop, wanted)]
+    return [*program, *last, _KEEP, _DROP]
 
 
 class LinkWatch:
     """Collects while it is entered; `gaps_ms` afterwards: the times between data segments, primary's and backup's."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, client_port: int | None = None) -> None:
+        """Watches all connections to `port`, or only the one that comes from `client_port`."""
         self._port = port
         self._times_ns: dict[bool, list[int]] = {True: [], False: []}
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
-        program = b"".join(struct.pack("HBBI", *each) for each in _FILTER)
+        instructions = _filter(client_port)
+        program = b"".join(struct.pack("HBBI", *each) for each in instructions)
         memory = ctypes.create_string_buffer(program)
-        fprog = struct.pack("HL", len(_FILTER), ctypes.addressof(memory))
+        fprog = struct.pack("HL", len(instructions), ctypes.addressof(memory))
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)

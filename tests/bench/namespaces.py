@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import itertools
+import json
 import os
 import struct
 import subprocess
@@ -19,6 +20,7 @@ from tests.real.wire import socket_in
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
 
 _SIOCGIFINDEX, _SIOCBRADDIF, _SIOCBRDELIF = 0x8933, 0x89A2, 0x89A3  # <linux/sockios.h>
+_BURST_BYTES = 3_000  # two packets
 _numbers = itertools.count(1)
 
 
@@ -48,6 +50,23 @@ class Network:
     def run_on(self, node: int, *arguments: str) -> None:
         """Runs `ip` on that node."""
         _ip("-n", self.names[node], *arguments)
+
+    def carried_bytes(self) -> int:
+        """Returns how many bytes have crossed between the nodes so far, both ways, Ethernet headers included."""
+        command = ["ip", "-n", self.names[0], "-json", "-statistics", "link", "show", "eth0"]
+        told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)[0]["stats64"]
+        return int(told["rx"]["bytes"]) + int(told["tx"]["bytes"])
+
+    def slow_down(self, bytes_per_s: int, queue_s: float) -> None:
+        """Lets the switch send no faster than that to a node; what would wait there longer than `queue_s` is lost."""
+        for port in ("port0", "port1"):
+            bucket = ["rate", f"{bytes_per_s}bps", "burst", f"{_BURST_BYTES}b", "latency", f"{round(queue_s * 1000)}ms"]
+            _tc("-n", self._switch_name, "qdisc", "replace", "dev", port, "root", "tbf", *bucket)
+
+    def speed_up(self) -> None:
+        """Undoes `slow_down`."""
+        for port in ("port0", "port1"):
+            _tc("-n", self._switch_name, "qdisc", "delete", "dev", port, "root")
 
     def cut(self, node: int) -> int:
         """Cuts a node off without a sign of it; returns the clock just before, CLOCK_BOOTTIME in ns."""
@@ -87,3 +106,7 @@ class Network:
 
 def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
+def _tc(*arguments: str) -> None:
+    subprocess.run(["tc", *arguments], check=True, stdout=subprocess.DEVNULL)

@@ -12,6 +12,7 @@ from tests.bench.report import Row, table
 
 PROJECT = Path(__file__).resolve().parents[2]
 RUN_S_MAX = 240
+COPYING_S_MAX = 600
 
 
 @pytest.mark.long
@@ -31,6 +32,25 @@ def test_benchmark_runs_to_its_end(name: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "median" in done.stdout
     assert "not measured" not in done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.netns
+@pytest.mark.copiers
+@pytest.mark.parametrize("name", ["resync", "latency", "bulk-heartbeats", "replica-memory"])
+def test_copying_benchmark_runs_to_its_end_and_every_copy_is_right(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench", name, "--quick"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=COPYING_S_MAX,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "median" in done.stdout
+    assert "not measured" not in done.stdout
+    assert "failed:" not in done.stdout, done.stdout
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the benchmarks drive Linux")

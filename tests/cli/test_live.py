@@ -136,6 +136,11 @@ def test_a_lost_heartbeat_does_not_end_the_test_and_makes_it_fail(
         ["events"],
         ["events", "--follow"],
         ["test", "heartbeat"],
+        ["test", "sync"],
+        ["sync"],
+        ["sync", "--dry-run"],
+        ["archive", "list"],
+        ["archive", "restore", "a"],
     ],
 )
 def test_an_agent_that_does_not_run_is_said_and_has_its_own_exit_code(
@@ -154,7 +159,10 @@ def test_an_agent_that_does_not_run_is_said_and_has_its_own_exit_code(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["status"], ["readiness"], ["failover"], ["failback"], ["maintenance"], ["events"], ["test", "heartbeat"]],
+    [
+        *(["status"], ["readiness"], ["failover"], ["failback"], ["maintenance"], ["events"], ["test", "heartbeat"]),
+        *(["test", "sync"], ["sync"], ["archive", "list"], ["archive", "restore"]),
+    ],
 )
 def test_every_help_has_an_example(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert run_command([*arguments, "--help"]) == 0

@@ -48,11 +48,21 @@ def test_what_needs_a_look_is_marked(changes: dict[str, Any], alarm: str) -> Non
 
 
 def test_trees_and_a_running_synchronisation_are_shown() -> None:
-    tree = {"name": "flows", "kind": "config", "state": "in sync", "files": 12, "bytes": 34_567, "lag_ms": 40}
-    sync = {"state": "running", "direction": "to the backup", "done_bytes": 500, "total_bytes": 2_000_000_000}
-    shown = [line.text for line in render_status(sample_status(trees=[tree], sync=sync), NOW)]
-    assert "  tree        flows (config): in sync, 12 files, 34.6 kB, 40 ms behind" in shown
-    assert "  sync        running to the backup, 500 bytes of 2.0 GB" in shown
+    tree = {"name": "flows", "kind": "config", "state": "behind", "files": 12, "bytes": 34_567, "lag_ms": 40}
+    sync = {"state": "copying", "direction": "to-peer", "done_bytes": 500, "total_bytes": 2_000_000_000}
+    lines = render_status(sample_status(trees=[tree], sync=sync), NOW)
+    shown = [line.text for line in lines]
+    assert "  tree        flows (config): behind, 12 files, 34.6 kB, 40 ms behind" in shown
+    assert "  sync        copying to the other node" in shown
+    assert any("500 bytes of 2.0 GB" in text for text in shown)
+    assert not any(line.alarming for line in lines)
+
+
+def test_what_a_failover_would_lose_is_said_once() -> None:
+    loss = "If the active node died now, nothing of the tree flows would be lost."
+    for reasons in ([], [loss]):
+        shown = [line.text for line in render_readiness({"ready": True, "reasons": reasons, "loss": loss})]
+        assert shown == ["  failover    would work right now", f"              - {loss}"]
 
 
 @pytest.mark.parametrize("name", [None, ""])
@@ -89,7 +99,21 @@ json_values = st.recursive(
 )
 parts = st.dictionaries(
     st.sampled_from(
-        ["state", "since", "rtt_ms", "ready", "reasons", "name", "role", "total_bytes", "files", "bytes", "pid"]
+        [
+            *("state", "since", "rtt_ms", "ready", "reasons", "name", "role", "total_bytes", "files", "bytes", "pid"),
+            *(
+                "lag_ms",
+                "lag_bytes",
+                "last_sync",
+                "refused",
+                "refused_total",
+                "error",
+                "done_bytes",
+                "direction",
+                "rate",
+            ),
+            *("seconds_left", "last_gap_ms", "items", "conflicts", "compressing", "loss"),
+        ]
     ),
     json_values,
 )
@@ -98,7 +122,7 @@ parts = st.dictionaries(
 @settings(max_examples=40, deadline=None)
 @given(
     st.dictionaries(
-        st.sampled_from([*sample_status(), "maintenance", "notices"]), json_values | parts | st.lists(parts)
+        st.sampled_from([*sample_status(), "maintenance", "notices", "archive"]), json_values | parts | st.lists(parts)
     )
 )
 def test_no_answer_breaks_the_view(status: dict[str, Any]) -> None:
@@ -117,5 +141,8 @@ def test_the_summary_changes_with_what_matters_and_not_with_the_rest() -> None:
         {"maintenance": True},
         {"readiness": {"ready": False}},
         {"link": {"state": "down"}},
+        {"sync": {"state": "in-sync"}},
+        {"sync": {"state": "copying", "done_bytes": 50, "total_bytes": 100}},
+        {"sync": {"state": "in-sync"}, "trees": [{"name": "flows", "state": "incomplete"}]},
     ):
         assert summarize(sample_status(**changes)) != usual

@@ -12,8 +12,9 @@ from typing import NoReturn
 
 import pytest
 
-from agent.config.inspection import Level, inspect_node
+from agent.config.inspection import inspect_node
 from agent.config.ports import is_running_agent, listener_of
+from agent.config.results import Level
 from agent.demo.pair_files import free_ports
 from agent.platform.locks import DirectoryLock
 
@@ -193,8 +194,9 @@ def test_overrides_are_shown(folder: Path, ports: dict[str, int]) -> None:
 
 
 def test_settings_that_do_nothing_yet_are_warnings(folder: Path, ports: dict[str, int]) -> None:
-    results = inspect(folder, COMPLETE + PORTS.format(**ports) + '[[tree]]\nname = "a"\nkind = "data"\npath = "a"\n')
-    assert "[[tree]] (a): accepted, not active in this version" in results[Level.WARNING]
+    forward = '[[forward]]\nlisten = "127.0.0.1:0"\ntargets = ["127.0.0.1:1"]\n'.replace(":0", f":{free_ports(1)[0]}")
+    results = inspect(folder, COMPLETE + PORTS.format(**ports) + forward)
+    assert "[[forward]] (1): accepted, not active in this version" in results[Level.WARNING]
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:

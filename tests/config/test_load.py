@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.config.load import announce_inactive_keys, find_config_path, load_config
-from agent.config.model import HealthKind, StandbyKind, Trust, WorkloadKind
+from agent.config.model import HealthKind, StandbyKind, Sync, Trust, WorkloadKind
 from agent.config.schema import KEYS
 from agent.core.errors import ConfigurationError
 from agent.core.vocabulary import Mode, TimeoutPolicy
@@ -72,6 +71,11 @@ exclude = ["*.tmp", ".git/"]
 name = "data"
 kind = "data"
 path = "/var/data-of-it"
+[sync]
+rate_limit = 2000
+scan_interval = 30000
+archive_size = 500
+archive_days = 7
 [admin]
 interface = "localhost"
 port = 3103
@@ -114,6 +118,7 @@ def test_every_key_of_the_contract_arrives(folder: Path) -> None:
         ("data", folder / "/var/data-of-it"),
     ]
     assert config.trees[0].exclude == ("*.tmp", ".git/")
+    assert config.sync == Sync(rate_limit=2000, scan_interval=30_000, archive_size=500, archive_days=7)
     assert (config.admin.interface, config.admin.port) == ("localhost", 3103)
     assert config.forwards[0].targets == ("192.168.10.11:1883", "[fd00::1]:1883")
     assert config.overrides == {}
@@ -125,6 +130,7 @@ def test_a_stand_alone_node_needs_one_line(tmp_path: Path) -> None:
     config = load_config(path, {})
     assert config.name
     assert config.certificates.own_certificate is None
+    assert config.sync == Sync()
     assert config.state_directory.is_absolute()
 
 
@@ -198,14 +204,6 @@ def test_a_value_of_a_wrong_type_is_a_finding_for_every_key(findings: Findings, 
         ('[workload.health]\nkind = "http"\n', "workload.health.url: missing"),
         ('[workload.health]\nkind = "command"\n', "workload.health.command: missing"),
         ('[workload.health]\nurl = "http://a/"\n', 'belongs to kind = "http", and the kind is "process"'),
-        ('[[tree]]\nname = "a"\nkind = "data"\npath = "t"\n' * 2, 'tree.1.name: "a" is the name of an earlier tree'),
-        ('[[tree]]\nname = "a"\nkind = "data"\npath = "t"\n' * 2, "is already the path of tree.0"),
-        (
-            '[[tree]]\nname = "a"\nkind = "data"\npath = "t"\n[[tree]]\nname = "b"\nkind = "data"\npath = "t/u"\n',
-            "the path of tree.0 (a)",
-        ),
-        ('[[tree]]\nname = "a"\nkind = "data"\npath = "state/x"\n', "overlaps state_directory"),
-        ('[[tree]]\nname = "a"\nkind = "data"\npath = "."\n', "holds this node's private key"),
         ('[tree]\nname = "a"\n', "tree: found a table; allowed: a table that can be repeated, [[tree]]"),
         ("server = 5\n", "certificates.server: no key has this name"),
         ('"server.port" = 5\n', "no key has a dot in its name"),
@@ -215,13 +213,6 @@ def test_a_value_of_a_wrong_type_is_a_finding_for_every_key(findings: Findings, 
 )
 def test_contradictions_are_findings(findings: Findings, after: str, part: str) -> None:
     assert any(part in sentence for sentence in findings(after)), findings(after)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="making a link needs a privilege there")
-def test_a_tree_behind_a_link_into_the_state_directory_is_found(findings: Findings, folder: Path) -> None:
-    (folder / "state").mkdir()
-    (folder / "link").symlink_to(folder / "state", target_is_directory=True)
-    assert "overlaps state_directory" in findings('[[tree]]\nname = "a"\nkind = "data"\npath = "link"\n')[0]
 
 
 def test_a_backup_without_the_primarys_address_is_a_finding(findings: Findings) -> None:
@@ -285,7 +276,6 @@ def test_keys_of_later_versions_are_announced(folder: Path) -> None:
     )
     path.write_text(text)
     assert announce_inactive_keys(load_config(path, {})) == [
-        "[[tree]] (flows, data): accepted, not active in this version",
         "[[forward]] (1): accepted, not active in this version",
         'workload.kind = "systemd": accepted, not active in this version',
     ]

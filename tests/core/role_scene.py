@@ -33,11 +33,19 @@ class Scene:
         policy: TimeoutPolicy = TimeoutPolicy.ACTIVATE,
         *,
         force: bool = False,
+        trees: bool = False,
     ) -> None:
         self.now_s = 0.0
+        self.order = 0  # the number of the last CatchUp or SendFinalChanges
         start = {Mode.PRIMARY: PRIMARY_RECORD, Mode.BACKUP: BACKUP_RECORD, Mode.STAND_ALONE: Record()}[mode]
         settings = RoleSettings(
-            mode, INITIAL_STANDBY_S * SECOND, policy, TAKEOVER_S * SECOND, TAKEOVER_S * SECOND, force_activate=force
+            mode,
+            INITIAL_STANDBY_S * SECOND,
+            policy,
+            TAKEOVER_S * SECOND,
+            TAKEOVER_S * SECOND,
+            force_activate=force,
+            trees=trees,
         )
         self.roles = Roles(settings, start if record is None else record, 0)
         self.other = samples.BACKUP if mode is Mode.PRIMARY else samples.PRIMARY
@@ -51,6 +59,9 @@ class Scene:
         """Tells facts now and returns what the last one brought about, in short."""
         for fact in facts:
             self.done = self.roles.handle(fact, round(self.now_s * SECOND))
+            for effect in self.done:
+                if isinstance(effect, do.CatchUp | do.SendFinalChanges):
+                    self.order = effect.number
         return self.lines()
 
     def lines(self) -> list[str]:
@@ -70,6 +81,22 @@ class Scene:
             self.tell(told.TimerFired())
         self.now_s = end_s
         return self.lines()
+
+    # -- answers to the last order
+
+    def caught_up(self) -> list[str]:
+        return self.tell(told.CaughtUp(self.order))
+
+    def catch_up_failed(self, reason: str = "the disk is full") -> list[str]:
+        return self.tell(told.CatchUpFailed(self.order, reason))
+
+    def sent(self, undelivered: str = "") -> list[str]:
+        return self.tell(told.FinalChangesSent(self.order, undelivered))
+
+    def stopped_and_sent(self) -> list[str]:
+        """The workload ended, and what it left is on the other node."""
+        self.tell(told.WorkloadEnded())
+        return self.sent()
 
     # -- the other node
 

@@ -57,7 +57,7 @@ def catching_up() -> Scene:
 
 def requesting() -> Scene:
     scene = catching_up()
-    scene.tell(told.CaughtUp())
+    scene.caught_up()
     return scene
 
 
@@ -78,13 +78,13 @@ def a_primary_is_released_before_it_asked() -> None:
 
 
 def a_catch_up_fails() -> None:
-    catching_up().tell(told.CatchUpFailed("the disk is full"))
+    catching_up().catch_up_failed()
 
 
 def a_backup_is_up_to_date_beside_nobody_active() -> None:
     scene = catching_up()
     scene.reported(Role.STANDBY, 1)
-    scene.tell(told.CaughtUp())
+    scene.caught_up()
 
 
 def a_backup_is_released_while_it_catches_up() -> None:
@@ -106,7 +106,8 @@ def a_taker_is_frozen() -> None:
     for scene in (catching_up(), requesting(), switching_back()):
         scene.tell(told.Frozen("it did not run for 9 s"))
     scene = switching_back()
-    scene.tell(told.CaughtUp(), told.Frozen("it did not run for 9 s"))
+    scene.caught_up()
+    scene.tell(told.Frozen("it did not run for 9 s"))
 
 
 def maintenance_ends_beside_nobody_active() -> None:
@@ -119,7 +120,7 @@ def maintenance_ends_beside_nobody_active() -> None:
 def a_release_is_refused() -> None:
     scene = active_primary()
     scene.asked(Request(planned=True, hold=True, reason="failover"))
-    scene.tell(told.WorkloadEnded(), told.FinalChangesSent())
+    scene.stopped_and_sent()
     scene.asked(refusal(release_term=scene.roles.record.term))
 
 

@@ -19,7 +19,7 @@ def test_the_giver_stops_its_workload_sends_the_rest_and_then_releases() -> None
     scene = active_primary()
     assert scene.asked(PLANNED) == ["stop"]
     assert scene.tell(told.WorkloadEnded()) == ["send final changes"]
-    assert scene.tell(told.FinalChangesSent()) == ["store", "tell release"]
+    assert scene.sent() == ["store", "tell release"]
     assert scene.phase is Phase.STANDBY
     assert scene.roles.record.released
 
@@ -27,7 +27,7 @@ def test_the_giver_stops_its_workload_sends_the_rest_and_then_releases() -> None
 def test_the_taker_asks_when_it_is_up_to_date_and_starts_when_it_is_released() -> None:
     scene = standby_backup()
     assert scene.asked(Invite(planned=True, hold=True, reason="failover")) == ["catch up"]
-    assert scene.tell(told.CaughtUp()) == ["tell request"]
+    assert scene.caught_up() == ["tell request"]
     assert scene.asked(Release(term=1, hold=True, reason="failover")) == ["store", "start in term 2"]
     assert scene.roles.record.hold
 
@@ -53,7 +53,7 @@ def test_a_hold_keeps_the_role_until_failback() -> None:
 def test_a_node_that_keeps_the_role_refuses_an_unplanned_request() -> None:
     scene = standby_backup()
     scene.asked(Invite(planned=True, hold=True, reason="failover"))
-    scene.tell(told.CaughtUp())
+    scene.caught_up()
     scene.asked(Release(term=1, hold=True, reason="failover"))
     assert scene.asked(SWITCHBACK) == ["tell refusal"]
     assert scene.asked(Request(planned=True, hold=False, reason="failback")) == ["stop"]
@@ -63,7 +63,7 @@ def test_a_refused_taker_goes_back_to_standby_and_asks_again_later() -> None:
     scene = Scene(Mode.PRIMARY).started()
     scene.linked(Role.ACTIVE, 2)
     scene.reported(Role.ACTIVE, 2)
-    scene.tell(told.CaughtUp())
+    scene.caught_up()
     scene.asked(refusal(retry_ms=20_000))
     assert scene.phase is Phase.STANDBY
     assert scene.after(19) == []
@@ -74,7 +74,7 @@ def test_a_request_that_nobody_answers_is_given_up_and_made_again() -> None:
     scene = Scene(Mode.PRIMARY).started()
     scene.linked(Role.ACTIVE, 2)
     scene.reported(Role.ACTIVE, 2)
-    scene.tell(told.CaughtUp())
+    scene.caught_up()
     scene.after(15)
     assert scene.phase is Phase.STANDBY
     assert scene.after(5) == ["catch up"]
@@ -84,7 +84,7 @@ def test_a_catch_up_that_fails_is_begun_again_later() -> None:
     scene = Scene(Mode.PRIMARY).started()
     scene.linked(Role.ACTIVE, 2)
     scene.reported(Role.ACTIVE, 2)
-    scene.tell(told.CatchUpFailed("the disk is full"))
+    scene.catch_up_failed()
     assert scene.phase is Phase.STANDBY
     assert scene.after(5) == ["catch up"]
 
@@ -97,7 +97,7 @@ def test_a_giver_that_loses_the_link_before_it_released_becomes_active_again(ste
         scene.tell(told.WorkloadEnded())
     assert scene.phase is step
     scene.lost(LinkLoss.CLOSED)
-    scene.tell(told.WorkloadEnded(), told.FinalChangesSent())
+    scene.stopped_and_sent()
     assert scene.phase is Phase.STANDBY
     scene.after(5)
     assert scene.phase is Phase.ACTIVE
@@ -108,16 +108,16 @@ def test_a_taker_that_loses_the_link_begins_anew(caught_up: bool) -> None:
     scene = standby_backup()
     scene.asked(Invite(planned=True, hold=True, reason="failover"))
     if caught_up:
-        scene.tell(told.CaughtUp())
+        scene.caught_up()
     scene.lost(LinkLoss.CLOSED)
     assert scene.phase is Phase.STANDBY
-    assert scene.tell(told.CaughtUp()) == []
+    assert scene.caught_up() == []
 
 
 def test_a_giver_that_stops_in_good_order_leaves_the_role_to_the_taker() -> None:
     scene = standby_backup()
     scene.asked(Invite(planned=True, hold=True, reason="failover"))
-    scene.tell(told.CaughtUp())
+    scene.caught_up()
     assert "start in term 2" in scene.lost(LinkLoss.GOODBYE)
 
 
@@ -125,7 +125,7 @@ def test_a_workload_that_gives_up_is_handed_to_the_other_node_once() -> None:
     scene = active_primary()
     assert scene.tell(told.WorkloadGaveUp("it ends again and again")) == ["tell invite"]
     assert scene.asked(Request(planned=False, hold=True, reason="the workload fails")) == ["stop"]
-    scene.tell(told.WorkloadEnded(), told.FinalChangesSent())
+    scene.stopped_and_sent()
     scene.reported(Role.ACTIVE, 2, hold=True)
     scene.reported(Role.ACTIVE, 2, hold=True, workload_failed=True)
     assert scene.after(1000) == []
@@ -148,7 +148,7 @@ def test_the_refusal_of_an_invitation_is_not_the_refusal_of_a_release() -> None:
     crossing = backup.asked(Invite(planned=True, hold=True, reason="failover ordered by an operator"))
     refusals = [effect.message for effect in backup.done if hasattr(effect, "message")] if crossing else []
     scene.asked(PLANNED)
-    scene.tell(told.WorkloadEnded(), told.FinalChangesSent())
+    scene.stopped_and_sent()
     for message in refusals:
         scene.asked(message)
     assert scene.phase is Phase.STANDBY
@@ -157,7 +157,7 @@ def test_the_refusal_of_an_invitation_is_not_the_refusal_of_a_release() -> None:
 def test_a_primary_takes_back_what_the_backup_refused_to_take() -> None:
     scene = active_primary()
     scene.asked(PLANNED)
-    scene.tell(told.WorkloadEnded(), told.FinalChangesSent())
+    scene.stopped_and_sent()
     scene.asked(refusal(release_term=scene.roles.record.term))
     assert scene.phase is Phase.ACTIVE
 

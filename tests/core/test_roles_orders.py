@@ -61,7 +61,7 @@ def test_a_stop_of_the_active_node_hands_over_before_it_exits() -> None:
     scene = active_primary()
     assert scene.tell(told.StopOrdered()) == ["stop"]
     assert scene.tell(told.WorkloadEnded()) == ["send final changes"]
-    assert scene.tell(told.FinalChangesSent()) == ["say goodbye", "exit"]
+    assert scene.sent() == ["say goodbye", "exit"]
 
 
 def test_a_stop_of_a_node_on_standby_is_immediate() -> None:
@@ -73,14 +73,14 @@ def test_a_stop_during_a_handover_finishes_what_was_begun() -> None:
     scene.asked(Request(planned=True, hold=True, reason="failover"))
     assert scene.tell(told.StopOrdered()) == []
     scene.tell(told.WorkloadEnded())
-    assert scene.tell(told.FinalChangesSent()) == ["say goodbye", "exit"]
+    assert scene.sent() == ["say goodbye", "exit"]
 
 
 def test_a_node_that_stops_is_not_kept_by_the_loss_of_its_link() -> None:
     scene = active_primary()
     scene.tell(told.StopOrdered())
     scene.lost(LinkLoss.SILENCE)
-    scene.tell(told.WorkloadEnded(), told.FinalChangesSent())
+    scene.stopped_and_sent()
     assert scene.phase is Phase.STOPPED
 
 
@@ -119,7 +119,8 @@ def test_maintenance_refuses_an_unplanned_request() -> None:
 
 def test_failback_ends_a_hold() -> None:
     scene = standby_primary()
-    scene.tell(told.FailbackOrdered(), told.CaughtUp())
+    scene.tell(told.FailbackOrdered())
+    scene.caught_up()
     assert scene.phase is Phase.REQUESTING
     scene.reported(Role.STANDBY, 2)
     scene.lost(LinkLoss.GOODBYE)

@@ -46,7 +46,7 @@ def test_a_primary_catches_up_first_when_the_backup_was_active_last() -> None:
     scene.reported(Role.STANDBY, active_term=2)
     assert scene.phase is Phase.CATCHING_UP
     assert scene.roles.role is Role.INITIAL_STANDBY
-    assert "start in term 3" in scene.tell(told.CaughtUp())
+    assert "start in term 3" in scene.caught_up()
 
 
 def test_a_primary_beside_an_active_backup_catches_up_asks_and_starts_only_when_it_is_given_the_role() -> None:
@@ -54,7 +54,7 @@ def test_a_primary_beside_an_active_backup_catches_up_asks_and_starts_only_when_
     scene.linked(Role.ACTIVE, active_term=2)
     scene.reported(Role.ACTIVE, active_term=2)
     assert scene.phase is Phase.CATCHING_UP
-    assert scene.tell(told.CaughtUp()) == ["tell request"]
+    assert scene.caught_up() == ["tell request"]
     assert scene.phase is Phase.REQUESTING
 
 
@@ -117,7 +117,7 @@ def test_a_node_whose_record_was_lost_waits_for_the_other_nodes_term_and_goes_ab
     assert scene.phase is Phase.AWAITING_PEER
     scene.linked(Role.STANDBY, active_term=8)
     scene.reported(Role.STANDBY, active_term=8)
-    scene.tell(told.CaughtUp())
+    scene.caught_up()
     assert scene.phase is Phase.ACTIVE
     assert scene.roles.record.term > 8
     assert not scene.roles.record.damaged

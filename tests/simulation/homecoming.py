@@ -16,13 +16,14 @@ from agent.core.vocabulary import Role, TimeoutPolicy
 from tests.simulation.moves import Move, apply, unhurried, urgent
 from tests.simulation.pair_model import Pair
 from tests.simulation.pair_time import next_instant
+from tests.simulation.pair_trees import in_step
 from tests.simulation.pair_values import BACKUP, NAMES, PRIMARY, BrokenPromiseError
 
 STEPS_MAX = 600
 SECONDS_MAX = 90
 MESSAGES_MAX = 120
 DOUBLE_SECONDS_MAX = 15
-MENDING = ("heal", "wake", "boot")
+MENDING = ("heal", "wake", "boot", "usable")
 
 
 class Way(Enum):
@@ -138,6 +139,8 @@ def _require_together(pair: Pair) -> None:
         raise BrokenPromiseError(f"the backup stays active without a reason: {shown}")
     if standby.roles.peer is None or standby.roles.peer.role is not Role.ACTIVE:
         raise BrokenPromiseError(f"{NAMES[1 - at]} does not know that {NAMES[at]} is active: {shown}")
+    if pair.trees and (not in_step(pair) or backup.roles.record.overwrite_due):
+        raise BrokenPromiseError(f"at rest, but the trees are not in step: {shown}")
 
 
 def _require_alone(pair: Pair, survivor: int) -> None:

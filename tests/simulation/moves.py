@@ -11,6 +11,7 @@ from typing import Any
 
 from agent.core import inputs as told
 from agent.core.role_table import Phase
+from tests.simulation import pair_trees
 from tests.simulation.pair_model import Pair
 from tests.simulation.pair_time import freeze, partition, pass_time, wake
 from tests.simulation.pair_values import BACKUP, NAMES, PRIMARY, SECOND, Last
@@ -24,7 +25,11 @@ ORDERS = {
     "stop": told.StopOrdered(),
     "workload gave up": told.WorkloadGaveUp("it ends again and again"),
 }
-TOLD = {"deliver", "silence", "beacon", "frozen", "stopped", "caught up", "finished", "timer", "boot"}
+TREES = {"begin", "complete", "follows", "usable", "hindered", "catch-up fails", "final changes stuck"}
+TOLD = TREES | {
+    *("deliver", "silence", "beacon", "frozen", "timer", "boot"),
+    *("stopped", "caught up", "late answer", "finished"),
+}
 PARTITIONS = (frozenset({PRIMARY, BACKUP}), frozenset({PRIMARY}), frozenset({BACKUP}))
 
 
@@ -44,7 +49,7 @@ def urgent(pair: Pair) -> list[Move]:
             moves.append(("frozen", at))
         if node.stop_by is not None and pair.now >= node.stop_by:
             moves.append(("stopped", at))
-        if node.finishing:
+        if node.finishing is not None:
             moves.append(("finished", at))
         deadline_ns = node.roles.next_deadline() if node.roles else None
         if deadline_ns is not None and deadline_ns <= pair.now * SECOND:
@@ -70,7 +75,9 @@ def unhurried(pair: Pair) -> list[Move]:
         if node.awake and node.stop_by is not None and pair.now < node.stop_by:
             moves.append(("stopped", at))
         if node.awake and node.catching_up:
-            moves.append(("caught up", at))
+            moves += _answers(pair, at)
+        if node.awake and pair.trees:
+            moves += _rounds(pair, at)
         if node.roles is None and node.running is None:
             moves.append(("boot", at))
         if node.frozen_since is not None:
@@ -80,6 +87,28 @@ def unhurried(pair: Pair) -> list[Move]:
         moves.append(("proven gone",))
     if pair.blocked:
         moves.append(("heal",))
+    return moves
+
+
+def _answers(pair: Pair, at: int) -> list[Move]:
+    """The last catch-up ends when everything is there; the answer to one before is on its way at any time."""
+    moves: list[Move] = [("caught up", at)] if pair_trees.caught_up(pair, at) else []
+    return [*moves, ("late answer", at)] if len(pair.nodes[at].catching_up) > 1 else moves
+
+
+def _rounds(pair: Pair, at: int) -> list[Move]:
+    node = pair.nodes[at]
+    moves: list[Move] = []
+    if pair_trees.awaits_round(pair, at):
+        whole = node.roles is not None and not (node.roles.record.incomplete or node.roles.record.overwrite_due)
+        if pair_trees.applies(node):
+            moves.append(("complete", at))
+        else:
+            moves += [("begin", at), ("complete", at)] if whole else [("begin", at)]
+    if node.follows is not None and node.follows == node.link and pair_trees.speak(pair):
+        moves.append(("follows", at))
+    if node.hindered:
+        moves.append(("usable", at))
     return moves
 
 
@@ -104,6 +133,12 @@ def faults(pair: Pair, kinds: frozenset[str]) -> list[Move]:
                 if order == "workload gave up" and node.running is None:
                     continue
                 moves.append((order, at))
+        if node.awake and "hindered" in kinds and pair.trees and not node.hindered:
+            moves.append(("hindered", at))
+        if node.awake and "catch-up fails" in kinds and node.catching_up:
+            moves.append(("catch-up fails", at))
+        if node.awake and "final changes stuck" in kinds and node.finishing is not None:
+            moves.append(("final changes stuck", at))
     if "partition" in kinds and not pair.blocked:
         moves += [("partition", unheard) for unheard in PARTITIONS]
     if "reset" in kinds:
@@ -126,6 +161,10 @@ def apply(pair: Pair, move: Move) -> None:
         _ON_PAIR[name](pair, *arguments)
     elif name in ORDERS:
         pair.tell(arguments[0], ORDERS[name])
+    elif name in TREES:
+        _of_trees(pair, name, arguments[0])
+    elif name in ("caught up", "late answer"):
+        _caught_up(pair, arguments[0], late=name == "late answer")
     else:
         _fact(pair, name, arguments[0] if arguments else BACKUP)
 
@@ -146,18 +185,40 @@ def _fact(pair: Pair, name: str, at: int) -> None:
     elif name == "stopped":
         node.running = node.stop_by = None
         pair.tell(at, told.WorkloadEnded())
-    elif name == "caught up":
-        node.catching_up = False
-        pair.tell(at, told.CaughtUp(effect.number))
     elif name == "finished":
-        node.finishing = False
-        pair.tell(at, told.FinalChangesSent(effect.number))
+        assert node.finishing is not None
+        order, node.finishing = node.finishing, None
+        pair.tell(at, told.FinalChangesSent(order))
     elif name == "timer":
         pair.tell(at, told.TimerFired())
     elif name == "proven gone":
         pair.tell(at, told.PeerProvenGone())
     else:
         raise AssertionError(f"no such move: {name}")
+
+
+def _caught_up(pair: Pair, at: int, *, late: bool) -> None:
+    node = pair.nodes[at]
+    *before, last = node.catching_up
+    node.catching_up = (last,) if late else tuple(before)
+    pair.tell(at, told.CaughtUp(before[-1] if late else last))
+
+
+def _of_trees(pair: Pair, name: str, at: int) -> None:
+    node = pair.nodes[at]
+    if name in ("begin", "complete", "follows"):
+        getattr(pair_trees, name)(pair, at)
+    elif name in ("hindered", "usable"):
+        node.hindered = name == "hindered"
+        pair.tell(at, told.TreesHindered(pair_trees.OBSTACLE if node.hindered else ""))
+    elif name == "catch-up fails":
+        *before, order = node.catching_up
+        node.catching_up = tuple(before)
+        pair.tell(at, told.CatchUpFailed(order, "the disk is full"))
+    else:
+        assert node.finishing is not None
+        order, node.finishing = node.finishing, None
+        pair.tell(at, told.FinalChangesSent(order, "the other node's disk is full"))
 
 
 def _reset(pair: Pair, number: int, *kept: int) -> None:

@@ -17,6 +17,7 @@ from agent.core.record import Record
 from agent.core.role_table import Phase
 from agent.core.roles import Roles
 from agent.core.vocabulary import TimeoutPolicy
+from tests.simulation.pair_trees import require_true_versions, require_usable, wrote
 from tests.simulation.pair_values import (
     BACKUP,
     GREETING_S,
@@ -43,14 +44,23 @@ from tests.simulation.pair_values import (
     roles_instants,
     roles_key,
     settings,
+    waiting_key,
 )
 
 
 class Pair:
     """The state of everything; `now` in seconds."""
 
-    def __init__(self, records: tuple[Record, Record], policy: TimeoutPolicy = TimeoutPolicy.ACTIVATE) -> None:
-        self.policy = policy
+    def __init__(
+        self,
+        records: tuple[Record, Record],
+        policy: TimeoutPolicy = TimeoutPolicy.ACTIVATE,
+        *,
+        trees: bool = False,
+    ) -> None:
+        self.policy, self.trees = policy, trees
+        self.only = (False, False)  # whose trees hold what the other node was never given
+        self.common = False  # both once had the same
         self.now = 0
         self.nodes = [Node(disk=record, disk_key=record_key(record)) for record in records]
         self.connections: dict[int, Connection] = {}
@@ -81,6 +91,7 @@ class Pair:
         """Gives a fact to the roles of one node and carries out the effects, or as many as `crash_after` allows."""
         node = self.nodes[at]
         assert node.roles is not None
+        alone = isinstance(fact, told.LinkLost) and node.roles.phase is Phase.ACTIVE
         node.roles = copied(node.roles)
         effects = node.roles.handle(fact, self.now * SECOND)
         limit, self.crash_after = self.crash_after, None
@@ -93,6 +104,10 @@ class Pair:
             self.crash(at)
         else:
             node.roles_key, node.roles_instants = roles_key(node.roles), roles_instants(node.roles)
+            if alone:
+                wrote(self, at)
+        if self.trees:
+            require_true_versions(self)
 
     def _carry_out(self, at: int, effect: do.Effect) -> None:
         node = self.nodes[at]
@@ -116,9 +131,9 @@ class Pair:
             case do.StopWorkload():
                 node.stop_by = self.now + STOP_S
             case do.CatchUp():
-                node.catching_up = True
+                node.catching_up = (*node.catching_up[-1:], effect.number)
             case do.SendFinalChanges():
-                node.finishing = True
+                node.finishing = effect.number
             case do.Exit():
                 if node.running is not None:
                     raise BrokenPromiseError(f"{NAMES[at]} exits while its workload runs")
@@ -139,7 +154,10 @@ class Pair:
             raise BrokenPromiseError(f"{NAMES[at]} uses term {term} again or after {node.last_term}")
         if other.running is not None and not self.partition_explains:
             raise BrokenPromiseError(f"two workloads run at once and no partition explains it: {NAMES[at]} started")
+        if self.trees:
+            require_usable(self, at)
         node.running = node.last_term = term
+        wrote(self, at)
         self.used_terms |= {term}
 
     @property
@@ -254,7 +272,7 @@ class Pair:
             for number in list(self.connections):  # the new kernel knows nothing of the old connections
                 if self.connections[number].ends[at].over:
                     self._send(at, number, Last(told.LinkLoss.CLOSED))
-        node.roles = Roles(settings(MODES[at], self.policy), node.disk, self.now * SECOND)
+        node.roles = Roles(settings(MODES[at], self.policy, trees=self.trees), node.disk, self.now * SECOND)
         self.tell(at, told.Started())
 
     def crash(self, at: int, *, power: bool = False) -> None:
@@ -274,7 +292,9 @@ class Pair:
                 end.over, end.inbox, end.silent_at = True, (), None
                 other.silent_at = self.now + (TAKEOVER_S if other.opened else GREETING_S)
         node.link = node.keys = node.beacon = node.stop_by = node.frozen_since = node.fence_at = None
-        node.linked_before = node.frozen_untold = node.catching_up = node.finishing = False
+        node.finishing = node.applying = node.follows = None
+        node.linked_before = node.frozen_untold = node.hindered = False
+        node.catching_up = ()
         if power:
             node.powered, node.running = False, None
 
@@ -287,8 +307,10 @@ class Pair:
             (
                 node.powered,
                 node.frozen_untold,
-                node.catching_up,
-                node.finishing,
+                waiting_key(node),
+                None if node.applying is None else node.applying == node.link,
+                None if node.follows is None else node.follows == node.link,
+                node.hindered,
                 node.linked_before,
                 node.running,
                 node.last_term,
@@ -318,7 +340,8 @@ class Pair:
             for number, connection in self.connections.items()
             for at, end in enumerate(connection.ends)
         ]
-        return hash((*nodes, *ends, same_keys, self.blocked, relative(self.partitioned_at, now)))
+        held = (self.only, self.common) if self.trees else None
+        return hash((*nodes, *ends, same_keys, self.blocked, relative(self.partitioned_at, now), held))
 
 
 def require_order(effects: list[do.Effect]) -> None:

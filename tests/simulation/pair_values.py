@@ -27,7 +27,7 @@ FORGOTTEN_S = -TAKEOVER_S - 1
 
 MODES = (Mode.PRIMARY, Mode.BACKUP)
 # Of a role machine: words for people, what never changes, and what is the same as something else.
-IRRELEVANT = {"_settings", "reason", "since_ns", "peer_hello", "_published", "_effects"}
+IRRELEVANT = {"_settings", "reason", "since_ns", "peer_hello", "_published", "_effects", "_order_number", "_postponed"}
 
 
 class BrokenPromiseError(AssertionError):
@@ -85,8 +85,11 @@ class Node:
     running: int | None = None  # the term of the workload that runs
     last_term: int = 0
     stop_by: int | None = None
-    catching_up: bool = False
-    finishing: bool = False
+    catching_up: tuple[int, ...] = ()  # orders without an answer; only the last one is still wanted
+    finishing: int | None = None  # the order
+    applying: int | None = None  # the link of the round that its trees are half way through
+    follows: int | None = None  # the link over which the other node says that it has everything
+    hindered: bool = False
     link: int | None = None
     linked_before: bool = False
     keys: int | None = None  # the connection that its beacons belong to
@@ -102,9 +105,11 @@ class Node:
         return self.roles is not None and self.frozen_since is None
 
 
-def settings(mode: Mode, policy: TimeoutPolicy = TimeoutPolicy.ACTIVATE) -> RoleSettings:
+def settings(mode: Mode, policy: TimeoutPolicy = TimeoutPolicy.ACTIVATE, *, trees: bool = False) -> RoleSettings:
     """Returns the settings of the model's nodes."""
-    return RoleSettings(mode, INITIAL_STANDBY_S * SECOND, policy, TAKEOVER_S * SECOND, TAKEOVER_S * SECOND)
+    return RoleSettings(
+        mode, INITIAL_STANDBY_S * SECOND, policy, TAKEOVER_S * SECOND, TAKEOVER_S * SECOND, trees=trees
+    )
 
 
 def hello(at: int, roles: Roles, number: int) -> Hello:
@@ -148,6 +153,7 @@ def report_key(report: Report) -> Key:
         report.hold,
         report.maintenance,
         report.maintenance_revision,
+        report.overwrite,
     )
 
 
@@ -173,7 +179,14 @@ def roles_key(roles: Roles) -> Key:
     if not _LASTING:
         _LASTING[:] = [name for name in vars(roles) if name not in IRRELEVANT and not name.endswith("_ns")]
     known = vars(roles)
-    return tuple([_value_key(known[name]) for name in _LASTING])
+    return (roles._postponed is not None, *[_value_key(known[name]) for name in _LASTING])
+
+
+def waiting_key(node: Node) -> Key:
+    """Returns what matters of the orders that a node's roles wait for: whether an answer would be the wanted one."""
+    last = 0 if node.roles is None else node.roles._order_number
+    finishing = None if node.finishing is None else node.finishing - last
+    return (*[order - last for order in node.catching_up], finishing)
 
 
 def roles_instants(roles: Roles) -> tuple[int | None, ...]:

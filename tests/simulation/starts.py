@@ -9,14 +9,14 @@ from agent.core.vocabulary import TimeoutPolicy
 from tests.simulation.homecoming import Way, homeward
 from tests.simulation.moves import Move, apply
 from tests.simulation.pair_model import Pair
-from tests.simulation.pair_values import BACKUP, PRIMARY
+from tests.simulation.pair_values import BACKUP, PRIMARY, record_key
 
 NEW = (Record(mode="primary", term_lane=1), Record(mode="backup", term_lane=0))
 
 
-def new() -> Pair:
+def new(*, trees: bool = False) -> Pair:
     """Two nodes that never ran."""
-    return Pair(NEW)
+    return Pair(NEW, trees=trees)
 
 
 def at_rest(pair: Pair, *moves: Move, way: Way = Way.MENDED) -> Pair:
@@ -29,53 +29,101 @@ def at_rest(pair: Pair, *moves: Move, way: Way = Way.MENDED) -> Pair:
     return pair
 
 
-def steady() -> Pair:
+def steady(*, trees: bool = False) -> Pair:
     """The primary is active, the backup on standby."""
-    return at_rest(new())
+    return at_rest(new(trees=trees))
 
 
-def held() -> Pair:
+def held(*, trees: bool = False) -> Pair:
     """An operator moved the role to the backup."""
-    return at_rest(steady(), ("failover", PRIMARY))
+    return at_rest(steady(trees=trees), ("failover", PRIMARY))
 
 
-def maintained() -> Pair:
+def maintained(*, trees: bool = False) -> Pair:
     """Maintenance is on, the primary is active."""
-    return at_rest(steady(), ("maintenance on", PRIMARY))
+    return at_rest(steady(trees=trees), ("maintenance on", PRIMARY))
 
 
-def held_and_maintained() -> Pair:
+def held_and_maintained(*, trees: bool = False) -> Pair:
     """Maintenance is on, the backup is active."""
-    return at_rest(held(), ("maintenance on", BACKUP))
+    return at_rest(held(trees=trees), ("maintenance on", BACKUP))
 
 
-def failed() -> Pair:
+def failed(*, trees: bool = False) -> Pair:
     """The workload failed on the primary and runs on the backup."""
-    return at_rest(steady(), ("workload gave up", PRIMARY))
+    return at_rest(steady(trees=trees), ("workload gave up", PRIMARY))
 
 
-def primary_dead() -> Pair:
+def primary_dead(*, trees: bool = False) -> Pair:
     """The primary's power is off, the backup took over."""
-    return at_rest(steady(), ("power", PRIMARY), way=Way.BACKUP_ALONE)
+    return at_rest(steady(trees=trees), ("power", PRIMARY), way=Way.BACKUP_ALONE)
 
 
-def both_down(policy: TimeoutPolicy = TimeoutPolicy.ACTIVATE) -> Pair:
+def both_down(policy: TimeoutPolicy = TimeoutPolicy.ACTIVATE, *, trees: bool = False) -> Pair:
     """Both were shut off while the primary was active."""
-    pair = steady()
-    return Pair((pair.nodes[PRIMARY].disk, pair.nodes[BACKUP].disk), policy)
+    return shut_off(steady(trees=trees), policy)
 
 
-def both_down_primary_outdated(policy: TimeoutPolicy = TimeoutPolicy.ACTIVATE) -> Pair:
+def both_down_primary_outdated(policy: TimeoutPolicy = TimeoutPolicy.ACTIVATE, *, trees: bool = False) -> Pair:
     """Both were shut off while the backup was active."""
-    pair = primary_dead()
-    return Pair((pair.nodes[PRIMARY].disk, pair.nodes[BACKUP].disk), policy)
+    return shut_off(primary_dead(trees=trees), policy)
 
 
-def record_lost(at: int) -> Pair:
+def record_lost(at: int, *, trees: bool = False) -> Pair:
     """Both were shut off, and one node's state file was lost."""
-    records = [node.disk for node in steady().nodes]
-    records[at] = after_damage(None, records[at].mode, records[at].term_lane)
-    return Pair((records[PRIMARY], records[BACKUP]))
+    pair = shut_off(steady(trees=trees))
+    record = pair.nodes[at].disk
+    return changed(pair, at, after_damage(None, record.mode, record.term_lane))
+
+
+def first_copy_broken() -> Pair:
+    """Both were shut off in the middle of the first copy."""
+    pair = new(trees=True)
+    while not pair.nodes[BACKUP].disk.incomplete:
+        following = homeward(pair, Way.MENDED)
+        assert following is not None
+        apply(pair, following)
+    return shut_off(pair)
+
+
+def resync_broken() -> Pair:
+    """Both were shut off while the primary, which was away, was brought up to date by the active backup."""
+    pair = both_down_primary_outdated(trees=True)
+    while not pair.nodes[PRIMARY].disk.incomplete:
+        following = homeward(pair, Way.MENDED)
+        assert following is not None
+        apply(pair, following)
+    return shut_off(pair)
+
+
+def modes_swapped() -> Pair:
+    """Both were shut off, and the configuration now says that the backup is the primary, and the other way round."""
+    pair = shut_off(steady(trees=True))
+    pair.nodes.reverse()
+    pair.only = (pair.only[BACKUP], pair.only[PRIMARY])
+    for node in pair.nodes:
+        node.last_term = 0
+    return pair
+
+
+def trees_added() -> Pair:
+    """The two ran as a pair without a tree, as every version before trees did, and now have one."""
+    pair = shut_off(steady())
+    pair.trees, pair.only, pair.common = True, (False, False), False
+    return pair
+
+
+def shut_off(pair: Pair, policy: TimeoutPolicy = TimeoutPolicy.ACTIVATE) -> Pair:
+    """Returns the pair with both nodes down, as their disks were."""
+    down = Pair((pair.nodes[PRIMARY].disk, pair.nodes[BACKUP].disk), policy, trees=pair.trees)
+    down.only, down.common = pair.only, pair.common
+    return down
+
+
+def changed(pair: Pair, at: int, record: Record) -> Pair:
+    """Returns the pair with another record on one node's disk."""
+    pair.nodes[at].disk, pair.nodes[at].disk_key = record, record_key(record)
+    return pair
 
 
 def same_lane() -> Pair:

@@ -42,7 +42,7 @@ if sys.platform == "win32":
             )
             self.pid = self._process.pid
             self._waiting: queue.Queue[bytes | None] = queue.Queue(_LINES_WAITING_MAX)
-            threading.Thread(target=self._write_waiting, daemon=True, name="guardian-commands").start()
+            threading.Thread(target=self._write_waiting, daemon=True, name="piped-commands").start()
 
         def write(self, data: bytes, *, droppable: bool) -> bool:
             """Hands over `data`; a droppable message is left out (False) while earlier ones wait."""

@@ -1,0 +1,95 @@
+"""A connected socket as the transport of a bulk connection: large transfers, few turns of the event loop.
+
+trio's own SocketStream tells the kernel to wake a sender only when almost everything has left; that keeps latency low
+and costs a turn of the loop for every few kilobytes. Here the window bounds what is under way, so the kernel may buffer
+as it likes. Also plays back bytes that somebody else read from the socket first. Knows nothing of TLS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+import trio
+
+from agent.platform.sockets import tune_link_socket
+
+KERNEL_TIMEOUT_MS = 60_000
+NOTSENT_LOWAT_DEFAULT = 0  # the system's own, which is no limit
+
+
+class BulkSocket(trio.abc.HalfCloseableStream):
+    """One end of a TCP connection; it owns `sock`."""
+
+    def __init__(self, sock: socket.socket, received: bytes = b"") -> None:
+        """`sock` is connected; `received` are bytes from it that come before what is still to be read."""
+        sock.setblocking(False)
+        tune_link_socket(sock, KERNEL_TIMEOUT_MS)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT_DEFAULT)
+        self._sock = sock
+        self._received = received
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """See trio.abc.ReceiveStream."""
+        bytes_max = 64 * 1024 if max_bytes is None else max_bytes
+        if bytes_max < 1:
+            raise ValueError("max_bytes must be at least 1")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._received:
+            data, self._received = self._received[:bytes_max], self._received[bytes_max:]
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return data
+        waited = False
+        while True:
+            self._check_open()
+            try:
+                data = self._sock.recv(bytes_max)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._sock)
+                waited = True
+            except OSError as error:
+                raise trio.BrokenResourceError(f"the connection broke: {error}") from error
+            else:
+                if not waited:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """See trio.abc.SendStream."""
+        await trio.lowlevel.checkpoint()
+        with memoryview(data) as whole:
+            sent = 0
+            while sent < len(whole):
+                self._check_open()
+                try:
+                    with whole[sent:] as rest:
+                        sent += self._sock.send(rest)
+                except BlockingIOError:
+                    await trio.lowlevel.wait_writable(self._sock)
+                except OSError as error:
+                    raise trio.BrokenResourceError(f"the connection broke: {error}") from error
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """See trio.abc.SendStream."""
+        self._check_open()
+        await trio.lowlevel.wait_writable(self._sock)
+
+    async def send_eof(self) -> None:
+        """See trio.abc.HalfCloseableStream."""
+        self._check_open()
+        await trio.lowlevel.checkpoint()
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
+    async def aclose(self) -> None:
+        """See trio.abc.AsyncResource."""
+        if self._sock.fileno() != -1:
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+        await trio.lowlevel.checkpoint()
+
+    def _check_open(self) -> None:
+        if self._sock.fileno() == -1:
+            raise trio.ClosedResourceError("this socket was closed here")

@@ -1,0 +1,433 @@
+"""What the replica worker does: mends what a crash left, keeps the index true, and runs the bulk connection.
+
+The composition of the replica's parts, as `agent.node.run` is of the agent's. Invariant: before Ready is told, every
+journal that a crash left is carried out, so that no tree is half way.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from agent.config.model import Config
+from agent.core import bulk_messages as bulk
+from agent.core.errors import PairAgentError, PeerError, StateError
+from agent.core.tree_versions import TreeVersion
+from agent.link.bulk import BulkAcceptor, open_bulk_client
+from agent.link.bulk_stream import BulkStream
+from agent.link.identity import Identity, load_identity
+from agent.node.replica_inquiries import Inquiries
+from agent.node.replica_session import Session
+from agent.node.replica_status import snapshot
+from agent.platform.locks import DirectoryLock
+from agent.platform.socket_passing import SocketTaker
+from agent.replica import worker_protocol as say
+from agent.replica.archive import Archive
+from agent.replica.file_tree import tree_root
+from agent.replica.index import Index
+from agent.replica.local_trees import LocalTrees
+from agent.replica.round import carry_out
+from agent.replica.staging import Staging
+
+log = logging.getLogger("agent.replica")
+
+REPLICA_FOLDER = "replica"
+INDEX_FILE = "index.db"
+ARCHIVE_FOLDER = "archive"
+LOCK_PAUSE_S = 0.1
+LOCK_ATTEMPTS = 100
+REDIAL_PAUSES_S = (0.05, 0.2, 1.0, 5.0)
+SNAPSHOT_S = 0.2
+CONNECT_PATIENCE_S = 10.0  # for a bulk connection, until a catch-up has failed for want of it
+CATCH_UP_LOOK_S = 0.01
+EXPIRE_S = 3600.0
+MEGABYTE = 1_000_000
+KILOBYTE = 1_000
+SECONDS_PER_DAY = 86_400
+
+
+class Work:
+    """The worker of one node; see the module."""
+
+    def __init__(self, config: Config, tell: Callable[[say.Telling], None], taker: SocketTaker) -> None:
+        self._config = config
+        self._tell = tell
+        self._taker = taker
+        self._identity: Identity = load_identity(config.certificates)
+        folder = config.state_directory / REPLICA_FOLDER
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder: Path = folder
+        sync = config.sync
+        self.archive = Archive(
+            config.state_directory / ARCHIVE_FOLDER,
+            sync.archive_size * MEGABYTE,
+            sync.archive_days * SECONDS_PER_DAY,
+            time.time,
+        )
+        self.local: LocalTrees  # from `run` on
+        self.session: Session | None = None
+        self.link: say.Link | None = None
+        self._link_changed = trio.Event()
+        self.stand: say.Stand = say.Stand(False, False, False, False, 0, False, 0)
+        self._permissions = itertools.count(1)
+        self._waiting: dict[int, tuple[trio.Event, list[bool]]] = {}
+        self._used: list[int] = []
+        self._nursery: trio.Nursery | None = None
+        self._acceptor: BulkAcceptor | None = None
+        self._catching_up: trio.CancelScope | None = None
+        self._inquiries = Inquiries(self)
+        self.archive_totals = (0, 0)
+        self.conflicts = 0  # since the worker started
+        self.connection_problem = "not connected yet"
+
+    @property
+    def config(self) -> Config:
+        """The agent's configuration."""
+        return self._config
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+        with await trio.to_thread.run_sync(self._locked):
+            index = await trio.to_thread.run_sync(Index, self._folder / INDEX_FILE)
+            self.local = LocalTrees(
+                list(self._config.trees), index, self._config.sync.scan_interval / 1000, self.announce
+            )
+            if index.was_lost:
+                self.announce("tree-trouble", "the index of the trees was damaged: it is made anew, and a copy is kept")
+                await self.local.in_index(index.acknowledge_loss)
+            try:
+                await self.local.in_index(self._recover)
+            except (OSError, PairAgentError) as error:
+                self._tell(say.Ready(os.getpid(), f"its trees are half way, and cannot be made whole: {error}"))
+                raise PairAgentError(f"what a crash interrupted cannot be finished: {error}") from error
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                await nursery.start(self.local.run)
+                nursery.start_soon(self._connect)
+                nursery.start_soon(self._tell_snapshots)
+                nursery.start_soon(self._expire)
+                self._acceptor = BulkAcceptor(
+                    lambda: self._identity,
+                    lambda: self.link.key if self.link else None,
+                    on_stream=self._serve,
+                    on_refused=lambda address, sentence: log.warning("%s: %s", address, sentence),
+                )
+                nursery.start_soon(self._acceptor.run)
+                self._tell(say.Ready(os.getpid(), ""))
+
+    def _locked(self) -> ExitStack:
+        """Returns the folder's lock, held, waiting for a worker whose agent was killed to be gone."""
+        for _ in range(LOCK_ATTEMPTS):
+            try:
+                stack = ExitStack()
+                stack.enter_context(DirectoryLock(self._folder))
+            except StateError:
+                time.sleep(LOCK_PAUSE_S)
+            else:
+                return stack
+        raise StateError(f"another replica worker holds {self._folder}")
+
+    def _recover(self) -> None:
+        """Carries out what was journalled, and throws away what was staged for nothing; in a thread."""
+        index = self.local.index
+        interrupted = set(index.applying_trees())
+        for name, tree in self.local.trees.items():
+            try:
+                root = tree_root(tree.config)
+            except PairAgentError:
+                if name in interrupted:
+                    raise
+                continue
+            staging = Staging(root)
+            if name in interrupted:
+                carry_out(self.local, name, root, staging, self.archive, None, lambda outcome: None)
+                self.announce("tree-trouble", f"tree {name}: what a crash interrupted was finished", tree=name)
+            if root.path.exists():
+                staging.clean(index.staged_names(name))
+            staging.close()
+
+    # -- orders
+
+    def take(self, order: say.Order) -> None:
+        """Takes an order of the agent."""
+        match order:
+            case say.Link():
+                self._use_link(order)
+            case say.Unlink():
+                self._use_link(None)
+            case say.Handover():
+                accepted = self._taker.take(order.token)
+                if accepted is not None and self._acceptor is not None:
+                    self._acceptor.take(accepted, order.received, order.address)
+                elif accepted is not None:
+                    accepted.close()
+            case say.Stand():
+                version = (order.data_term, order.alone, order.base_term, order.offered_term)
+                news = version != (self.stand.data_term, self.stand.alone, self.stand.base_term, self.stand.offered_term)
+                self.stand = order
+                if self.session is not None:
+                    self.session.stand(order)
+                    if news:
+                        self._start(self._tell_hold, self.session)
+            case say.CatchUp():
+                self._catch_up(order.number)
+            case say.Finish():
+                self._finish(order.number)
+            case say.Grant():
+                if waiting := self._waiting.pop(order.number, None):
+                    waiting[1].append(order.granted)
+                    waiting[0].set()
+                elif order.granted:
+                    self._tell(say.ApplyEnded(order.number))
+            case say.Synchronise():
+                self._start(self._synchronise, order.full)
+            case say.Inquire():
+                self._start(self._inquire, order)
+            case _:
+                log.warning("an order that is not known: %s", type(order).__name__)
+
+    def _start(self, work: Callable[..., Any], *arguments: Any) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(self._bounded, work, *arguments)
+
+    async def _bounded(self, work: Callable[..., Any], *arguments: Any) -> None:
+        try:
+            await work(*arguments)
+        except (PeerError, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the connection ended; who runs it knows
+
+    def _use_link(self, link: say.Link | None) -> None:
+        self.link = link
+        changed, self._link_changed = self._link_changed, trio.Event()
+        changed.set()
+
+    # -- the bulk connection
+
+    async def _connect(self) -> None:
+        """Dials, for as long as there is a link and dialling is this node's part; ends what belongs to an older link."""
+        while True:
+            link, changed = self.link, self._link_changed
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_cancel_on, changed, scope)
+                    if link is not None and link.dial:
+                        await self._dial(link)
+                    await trio.sleep_forever()
+            await self._drop_session()
+
+    async def _drop_session(self) -> None:
+        self.session = None
+
+    async def _dial(self, link: say.Link) -> None:
+        failures = 0
+        while True:
+            try:
+                stream = await open_bulk_client(link.host, link.port, self._identity, link.key)
+            except (PairAgentError, OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
+                self.connection_problem = str(error) or "no answer in time"
+            else:
+                failures = 0
+                await self._serve(stream, link.host)
+            await trio.sleep(REDIAL_PAUSES_S[min(failures, len(REDIAL_PAUSES_S) - 1)])
+            failures += 1
+
+    async def _serve(self, stream: BulkStream, address: str) -> None:
+        """Runs one connection, until it ends, the link does, or a newer one takes its place."""
+        del address
+        rate = self._config.sync.rate_limit
+        if rate:
+            stream.limit_rate(rate * KILOBYTE)
+        session = Session(stream, self.local, self.archive, self, lambda: self.stand)
+        session.stand(self.stand)
+        self.session = session
+        changed = self._link_changed
+        try:
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_cancel_on, changed, scope)
+                    await session.run()
+                    nursery.cancel_scope.cancel()
+        except* (PeerError, OSError, trio.BrokenResourceError, trio.ClosedResourceError) as group:
+            self.connection_problem = _sentence(group)
+        finally:
+            if self.session is session:
+                self.session = None
+            with trio.CancelScope(shield=True), trio.move_on_after(1.0):
+                await stream.aclose()
+
+    # -- what sessions ask and tell
+
+    async def permit(self, incomplete: str) -> bool:
+        """See `agent.replica.sink.SinkOwner`."""
+        number, event, answers = next(self._permissions), trio.Event(), list[bool]()
+        self._waiting[number] = event, answers
+        self._tell(say.Permission(number, incomplete))
+        try:
+            await event.wait()
+        finally:
+            self._waiting.pop(number, None)
+        if answers[0]:
+            self._used.append(number)
+        return answers[0]
+
+    def permission_used(self) -> None:
+        """See `agent.replica.sink.SinkOwner`."""
+        while self._used:
+            self._tell(say.ApplyEnded(self._used.pop()))
+
+    def complete(self, term: int, merged: bool) -> None:
+        """See `agent.replica.sink.SinkOwner`."""
+        self.announce("sync-complete", f"every tree is as the other node's (term {term})", term=term)
+        self._tell(say.Complete(term, merged))
+
+    def followed(self, term: int) -> None:
+        """See `agent.node.replica_session.SessionOwner`."""
+        self._tell(say.Followed(term))
+
+    async def offer(self, peer: TreeVersion) -> None:
+        """See `agent.node.replica_session.SessionOwner`."""
+        number, event = next(self._permissions), trio.Event()
+        self._waiting[number] = event, []
+        self._tell(say.Offering(number, peer.data_term, peer.alone, peer.base_term, peer.offered_term))
+        await event.wait()
+
+    def announce(self, code: str, sentence: str, **fields: object) -> None:
+        """See `agent.replica.sink.SinkOwner`."""
+        self._tell(say.Happened(code, sentence, fields))
+
+    def conflicted(self, count: int) -> None:
+        """See `agent.replica.sink.SinkOwner`."""
+        self.conflicts += count
+
+    def config_applied(self, tree: str) -> None:
+        """See `agent.replica.sink.SinkOwner`."""
+        self._tell(say.ConfigApplied(tree))
+
+    def restart_asked(self, *, full: bool) -> None:
+        """See `agent.node.replica_session.SessionOwner`."""
+        if self.session is not None:
+            self.session.sink.restart(full=full)
+
+    async def answer(self, what: str) -> dict[str, Any]:
+        """See `agent.node.replica_session.SessionOwner`."""
+        return await self._inquiries.answer(what)
+
+    async def _tell_hold(self, session: Session) -> None:
+        await session.tell_hold()
+
+    # -- what the agent orders
+
+    def _catch_up(self, number: int) -> None:
+        if self._catching_up is not None:
+            self._catching_up.cancel()
+        scope = self._catching_up = trio.CancelScope()
+
+        async def catch_up() -> None:
+            with scope:
+                problem = await self._until_caught_up()
+                self._tell(say.CatchUpFailed(number, problem) if problem else say.CaughtUp(number))
+
+        self._start(catch_up)
+
+    async def _until_caught_up(self) -> str:
+        """Returns when the sink is up to date, or why it cannot be brought there."""
+        patience = trio.current_time() + CONNECT_PATIENCE_S
+        while True:
+            session = self.session
+            if session is not None and session.sink.following and session.sink.caught_up:
+                return ""
+            problem = "" if session is None else session.sink.problem
+            if problem:
+                return problem
+            if session is not None and session.sink.following:
+                patience = trio.current_time() + CONNECT_PATIENCE_S
+            elif trio.current_time() > patience:
+                return f"no connection for the trees: {self.connection_problem}"
+            await trio.sleep(CATCH_UP_LOOK_S)
+
+    def _finish(self, number: int) -> None:
+        def done(undelivered: str) -> None:
+            self._tell(say.Finished(number, undelivered))
+
+        if self.session is None:
+            done(f"no connection for the trees: {self.connection_problem}")
+        else:
+            self.session.source.finish(number, done)
+
+    async def _synchronise(self, full: bool) -> None:
+        session = self.session
+        if session is None:
+            return
+        if session.sink.following:
+            session.sink.restart(full=full)
+        else:
+            await session.send(bulk.Restart(full))
+            await session.flush()
+
+    async def _inquire(self, order: say.Inquire) -> None:
+        try:
+            done, sentence, details = await self._inquiries.inquire(order.what, order.arguments)
+        except (PairAgentError, OSError) as error:
+            done, sentence, details = False, str(error), {}
+        self._tell(say.Answered(order.number, done, sentence, details))
+
+    # -- now and then
+
+    async def _tell_snapshots(self) -> None:
+        told: dict[str, Any] = {}
+        while True:
+            status = snapshot(self)
+            if status != told:
+                told = status
+                self._tell(say.Snapshot(status))
+            await trio.sleep(SNAPSHOT_S)
+
+    async def _expire(self) -> None:
+        while True:
+            expiry = await trio.to_thread.run_sync(self.archive.expire)
+            for batch in expiry.announced:
+                when = datetime.fromtimestamp((batch.delete_after_ms or 0) / 1000, UTC).isoformat(timespec="minutes")
+                self.announce(
+                    "archive-expiring",
+                    f"the archive is over its limit: {batch.name} ({batch.items} versions) is deleted after {when}",
+                )
+            for batch in expiry.deleted:
+                self.announce("archive-expiring", f"deleted from the archive, as announced: {batch.name}")
+            with trio.move_on_after(EXPIRE_S):
+                while True:
+                    self.archive_totals = await trio.to_thread.run_sync(self.archive.totals)
+                    await trio.sleep(60.0)
+
+    def free_bytes(self) -> dict[str, int]:
+        """Returns the free bytes where each tree stands."""
+        free = {}
+        for name, tree in self.local.trees.items():
+            if tree.root is not None:
+                place = tree.root.path.parent if tree.root.single_file else tree.root.path
+                try:
+                    free[name] = shutil.disk_usage(place).free
+                except OSError:
+                    continue
+        return free
+
+
+async def _cancel_on(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
+def _sentence(group: BaseExceptionGroup[BaseException]) -> str:
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return str(first) or type(first).__name__

@@ -1,0 +1,227 @@
+"""Receives the contents that a round asks for and stages them, in the order in which they were asked for.
+
+One task writes, in threads, a bounded amount behind what arrives; a small file costs no thread of its own. What becomes
+of a staged file is told as a `Step`; what could not be had, by name. Knows neither index nor journal.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import trio
+from blake3 import blake3
+
+from agent.core.bulk_messages import Begin, Copy, End, File, Zeros
+from agent.core.errors import PeerError
+from agent.core.tree_entries import Entry
+from agent.replica.staging import ContentsDiffer, StagedFile, Staging
+from agent.replica.steps import Step
+
+SMALL_WAITING_BYTES = 1024 * 1024
+SMALL_WAITING_FILES = 256
+PIECES_BEHIND = 8  # of at most a MiB each
+PARTIAL_BYTES_MIN = 1024 * 1024  # of a file that was cut off: less is not worth going on with
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One file that was asked for; `step` lacks what arrives with the contents. `old`: the older version's path and
+    size, which copies come from. `partial`: a staged file that `old` is and that is of no use afterwards."""
+
+    number: int
+    step: Step
+    old: str = ""
+    old_size: int = 0
+    partial: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """What became of one: the step with its staged file, or why there is none; `gone`: the file is no more."""
+
+    wanted: Wanted
+    step: Step | None
+    digest: bytes = b""
+    problem: str = ""
+
+
+_Piece: TypeAlias = Begin | Copy | Zeros | End | memoryview
+_Work: TypeAlias = list[tuple[Wanted, File]] | tuple[Wanted, _Piece, Callable[[], None]]
+
+
+class Receiver:
+    """Takes what arrives for one round; `run` beside it."""
+
+    def __init__(self, staging: Staging, got: Callable[[list[Got]], None]) -> None:
+        """`got` is called in the thread of trio."""
+        self._staging = staging
+        self._got = got
+        self._expected: deque[Wanted] = deque()
+        self._small: list[tuple[Wanted, File]] = []
+        self._small_bytes = 0
+        self._work, self._to_do = trio.open_memory_channel[_Work](PIECES_BEHIND)
+        self._big: StagedFile | None = None
+        self._idle = trio.Event()
+        self._busy = 0
+        self.received_bytes = 0
+
+    def expect(self, wanted: Wanted) -> None:
+        """A Fetch was sent for this file."""
+        self._expected.append(wanted)
+
+    @property
+    def outstanding(self) -> int:
+        """How many files were asked for and did not arrive yet."""
+        return len(self._expected)
+
+    async def run(self) -> None:
+        """Stages what arrives until cancelled. Raises OSError when the disk fails."""
+        async for work in self._to_do:
+            got = await trio.to_thread.run_sync(self._carry_out, work)
+            if not isinstance(work, list):
+                work[2]()
+            self._busy -= 1
+            if got:
+                self._got(got)
+            if not self._busy and not self._expected:
+                self._idle.set()
+
+    async def drained(self) -> None:
+        """Returns when everything that was asked for is staged or given up."""
+        while self._expected or self._small or self._busy:
+            await self._flush_small()
+            if self._expected or self._busy:
+                self._idle = trio.Event()
+                await self._idle.wait()
+
+    # -- what arrives
+
+    async def file(self, file: File) -> None:
+        """Takes a small file."""
+        wanted = self._take(file.number)
+        self._small.append((wanted, file))
+        self._small_bytes += len(file.contents)
+        self.received_bytes += len(file.contents)
+        enough = self._small_bytes >= SMALL_WAITING_BYTES or len(self._small) >= SMALL_WAITING_FILES
+        if enough or not self._expected:
+            await self._flush_small()
+
+    async def begin(self, begin: Begin) -> None:
+        """Takes the beginning of a big file, or its beginning anew."""
+        if not self._expected or self._expected[0].number != begin.number:
+            raise PeerError("the other node sent a file that was not asked for")
+        await self._flush_small()
+        await self._put((self._expected[0], begin, _nothing))
+
+    async def data(self, view: memoryview, release: Callable[[], None]) -> None:
+        """Takes a piece of the big file; `release` is called when `view` is not needed any more."""
+        if not self._expected:
+            raise PeerError("the other node sent data that was not asked for")
+        self.received_bytes += len(view)
+        await self._put((self._expected[0], view, release))
+
+    async def piece(self, piece: Copy | Zeros) -> None:
+        """Takes a piece of the big file that is not sent as data."""
+        if not self._expected:
+            raise PeerError("the other node sent a piece that was not asked for")
+        await self._put((self._expected[0], piece, _nothing))
+
+    async def end(self, end: End) -> None:
+        """Takes the end of the big file."""
+        await self._flush_small()
+        await self._put((self._take(end.number), end, _nothing))
+
+    def _take(self, number: int) -> Wanted:
+        if not self._expected or self._expected[0].number != number:
+            raise PeerError("the other node sent a file that was not asked for")
+        return self._expected.popleft()
+
+    async def _flush_small(self) -> None:
+        if self._small:
+            small, self._small, self._small_bytes = self._small, [], 0
+            await self._put(small)
+
+    async def _put(self, work: _Work) -> None:
+        self._busy += 1
+        await self._work.send(work)
+
+    # -- in a thread
+
+    def _carry_out(self, work: _Work) -> list[Got]:
+        if isinstance(work, list):
+            return [self._stage_small(wanted, file) for wanted, file in work]
+        wanted, what, _ = work
+        if isinstance(what, Begin):
+            self._begin(wanted, what)
+        elif isinstance(what, End):
+            return [self._end(wanted, what)]
+        else:
+            self._append(wanted, what)
+        return []
+
+    def _stage_small(self, wanted: Wanted, file: File) -> Got:
+        if file.problem:
+            return Got(wanted, None, problem=file.problem)
+        digest = blake3(file.contents).digest()
+        staged = self._staging.open(len(file.contents))
+        mode = None if file.mode < 0 else file.mode
+        try:
+            staged.write(file.contents)
+            name = staged.finish(digest, mtime_ns=file.mtime_ns, mode=mode)
+        except BaseException:
+            staged.abandon()
+            raise
+        return _got(wanted, name, digest, len(file.contents), file.mtime_ns, mode)
+
+    def _begin(self, wanted: Wanted, begin: Begin) -> None:
+        if self._big is not None:
+            self._big.abandon()
+        self._big = self._staging.open(begin.size)
+
+    def _append(self, wanted: Wanted, piece: Copy | Zeros | memoryview) -> None:
+        if self._big is None:
+            raise PeerError("the other node sent data of a file that it did not begin")
+        if isinstance(piece, memoryview):
+            self._big.write(piece)
+        elif isinstance(piece, Zeros):
+            self._big.write_zeros(piece.length)
+        elif wanted.old and piece.offset + piece.length <= wanted.old_size:
+            self._big.copy_from(wanted.old, piece.offset, piece.length)
+        else:
+            raise PeerError("the other node sent a copy from outside of the older version")
+
+    def _end(self, wanted: Wanted, end: End) -> Got:
+        big, self._big = self._big, None
+        if end.problem or big is None:
+            if big is not None:
+                big.abandon()
+            return Got(wanted, None, problem=end.problem or "it was not sent")
+        mode = None if end.mode < 0 else end.mode
+        try:
+            name = big.finish(end.digest, mtime_ns=end.mtime_ns, mode=mode)
+        except ContentsDiffer:
+            return Got(wanted, None, problem="it arrived other than it was sent")
+        return _got(wanted, name, end.digest, end.size, end.mtime_ns, mode)
+
+    def leave(self) -> tuple[Wanted, str] | None:
+        """After `run` has ended: closes a big file that was cut off, and returns what there is of it if it is much."""
+        big, self._big = self._big, None
+        if big is None or not self._expected or big.size < PARTIAL_BYTES_MIN:
+            if big is not None:
+                big.abandon()
+            return None
+        return self._expected[0], big.leave()
+
+
+def _got(wanted: Wanted, name: str, digest: bytes, size: int, mtime_ns: int, mode: int | None) -> Got:
+    before = wanted.step.entry
+    assert before is not None
+    entry = Entry(before.path, before.kind, size, mtime_ns, mode if mode is not None else before.mode, "", digest)
+    return Got(wanted, replace(wanted.step, entry=entry, staged=name), digest)
+
+
+def _nothing() -> None:
+    """Releases nothing."""

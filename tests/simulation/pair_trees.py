@@ -1,0 +1,139 @@
+"""The trees of the modelled pair: rounds of synchronisation, and what each node really holds.
+
+A round goes from the **source**, the node that is active or the one that a catch-up asks, to the **sink**. A sink that
+will be half way between two states notes so first (`begin`), a small round may do without; when everything is there it
+notes that (`complete`), and then the source is told (`follows`). A round belongs to one link and ends with it.
+
+What a node holds is told apart only as far as `agent.core.tree_versions` claims to know it: whether it has written what
+the other was never given, and whether the two ever had the same. Writes of the last moment before a crash do not count:
+single files are the index's business.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.core import inputs as told
+from agent.core.role_table import Phase
+from agent.core.tree_versions import Relation, relation
+from agent.core.vocabulary import Mode
+from tests.simulation.pair_values import BACKUP, MODES, NAMES, PRIMARY, BrokenPromiseError, Node
+
+if TYPE_CHECKING:
+    from tests.simulation.pair_model import Pair
+
+GIVING = (Phase.ACTIVE, Phase.STEPPING_DOWN, Phase.FINISHING)
+OBSTACLE = "its index is being repaired"
+REASON = "a copy is not finished"
+
+
+def speak(pair: Pair) -> bool:
+    """Returns whether the two nodes' bulk connection can stand."""
+    primary, backup = pair.nodes
+    linked = primary.link is not None and primary.link == backup.link
+    return linked and not pair.blocked and primary.awake and backup.awake
+
+
+def source_of(pair: Pair, at: int) -> int | None:
+    """Returns from whom the node `at` would be brought up to date now, or None."""
+    sink, source = pair.nodes[at].roles, pair.nodes[1 - at].roles
+    if sink is None or source is None or not speak(pair) or sink.phase in GIVING:
+        return None
+    if pair.nodes[at].hindered or pair.nodes[1 - at].hindered or source.record.incomplete:
+        return None
+    if MODES[at] is Mode.PRIMARY and sink.record.overwrite_due:
+        return None  # its own trees are to replace the other's
+    return 1 - at if source.phase in GIVING or sink.phase is Phase.CATCHING_UP else None
+
+
+def in_step(pair: Pair) -> bool:
+    """Returns whether both nodes know that they have the same."""
+    records = [node.roles.record for node in pair.nodes if node.roles is not None]
+    terms = {term for record in records for term in (record.data_term, record.base_term)}
+    unsettled = any(record.incomplete or record.data_alone for record in records)
+    return len(records) == len(terms) + 1 == 2 and not unsettled and not records[PRIMARY].overwrite_due
+
+
+def awaits_round(pair: Pair, at: int) -> bool:
+    """Returns whether the node `at` is a sink that has not everything yet, or has not told so."""
+    source = source_of(pair, at)
+    return source is not None and not in_step(pair) and pair.nodes[source].follows != pair.nodes[source].link
+
+
+def applies(node: Node) -> bool:
+    """Returns whether the node is half way through a round of the present link."""
+    return node.applying is not None and node.applying == node.link
+
+
+def caught_up(pair: Pair, at: int) -> bool:
+    """Returns whether a catch-up of the node `at` has come to its end."""
+    roles = pair.nodes[at].roles
+    assert roles is not None
+    if not pair.trees or (MODES[at] is Mode.PRIMARY and roles.record.overwrite_due):
+        return True
+    return not roles.record.incomplete and speak(pair) and (in_step(pair) or _told(pair, at))
+
+
+def _told(pair: Pair, at: int) -> bool:
+    other = pair.nodes[1 - at]
+    return other.follows is not None and other.follows == other.link
+
+
+def begin(pair: Pair, at: int) -> None:
+    """The sink notes that its trees will be half way between two states."""
+    pair.nodes[at].applying = pair.nodes[at].link
+    pair.tell(at, told.TreesIncomplete(REASON))
+
+
+def complete(pair: Pair, at: int) -> None:
+    """The sink has everything."""
+    node, source = pair.nodes[at], pair.nodes[1 - at]
+    assert source.roles is not None
+    node.applying = None
+    source.follows = source.link
+    pair.only, pair.common = (False, False), True
+    pair.tell(at, told.TreesComplete(source.roles.record.data_term))
+
+
+def follows(pair: Pair, at: int) -> None:
+    """The source learns that the sink has everything."""
+    pair.nodes[at].follows = None
+    pair.tell(at, told.PeerFollows())
+
+
+def wrote(pair: Pair, at: int) -> None:
+    """The workload of the node `at` writes what the other one is not given."""
+    pair.only = (True, pair.only[BACKUP]) if at == PRIMARY else (pair.only[PRIMARY], True)
+
+
+def require_usable(pair: Pair, at: int) -> None:
+    """Raises BrokenPromiseError if no workload may start on these trees."""
+    node = pair.nodes[at]
+    due = node.disk.overwrite_due and MODES[at] is Mode.BACKUP
+    if node.disk.incomplete or due or node.hindered:
+        why = node.disk.incomplete or ("an overwrite is due" if due else OBSTACLE)
+        raise BrokenPromiseError(f"{NAMES[at]} starts its workload on trees that it must not use: {why}")
+    if at == BACKUP and not pair.common and node.last_term < pair.nodes[PRIMARY].last_term:
+        raise BrokenPromiseError("the backup starts its workload on trees that the primary never gave it")
+
+
+def require_true_versions(pair: Pair) -> None:
+    """Raises BrokenPromiseError if what the nodes noted of their trees claims what is not so."""
+    primary, backup = (node.disk for node in pair.nodes)
+    if primary.incomplete or backup.incomplete or not (primary.data_term and backup.data_term):
+        return
+    claim = relation(primary.version, backup.version)
+    only_primary, only_backup = pair.only
+    wrong = {
+        Relation.SAME: only_primary or only_backup,
+        Relation.AHEAD: only_backup,
+        Relation.BEHIND: only_primary,
+        Relation.BOTH_CHANGED: not pair.common,
+        Relation.UNRELATED: False,  # claims nothing
+    }[claim]
+    if wrong:
+        holds = [NAMES[at] for at in (PRIMARY, BACKUP) if pair.only[at]]
+        raise BrokenPromiseError(
+            f"the primary's trees are called {claim.value} ({primary.version}, {backup.version}), but only known to "
+            f"their node are writes of {holds or 'nobody'}, and they were {'' if pair.common else 'never '}the same"
+        )
