@@ -128,10 +128,9 @@ class Matcher:
         end = len(self._buffer)
         while end - self._at >= self._block:
             at = self._at
-            zeros = self._buffer.startswith(self._zero_block, at)
-            if self._searched < at and (self._misses > 1 or zeros) and self._search(at):
+            if self._misses > 1 and self._searched < at and self._search(at):
                 continue
-            if zeros:
+            if self._buffer.startswith(self._zero_block, at):
                 self._settle_literal(at)
                 self._add(Zeros(self._block))
                 self._expected += 1
@@ -152,13 +151,12 @@ class Matcher:
     def _block_at(self, at: int) -> int | None:
         """Return the number of the old file's full block that stands at `at`, with the expected one preferred."""
         expected = self._expected if self._expected < self._signature.full_blocks else None
-        moved = self._moved_blocks() if expected is None or self._misses else self._by_strong
-        if expected is None and not moved:
+        if expected is None and not self._moved_blocks():
             return None
         digest = self._digest(at, self._block)
         if expected is not None and digest == self._signature.strong_of(expected):
             return expected
-        return (moved if moved is not None else self._moved_blocks()).get(digest)
+        return self._moved_blocks().get(digest)
 
     def _moved_blocks(self) -> dict[bytes, int]:
         if self._by_strong is None:

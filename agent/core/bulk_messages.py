@@ -135,6 +135,7 @@ class Applied:
     final: Number
     refused: Refusals
     refused_total: Number
+    free: Number  # bytes that are free where the tree stands
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ class Record:
         return self.released or self.peer_active_term > self.active_term
 
 
-_SINCE_VERSION_2 = {"data_term", "data_alone", "base_term", "incomplete", "overwrite_due"}
+_SINCE_VERSION_2 = {"data_term", "data_alone", "base_term", "offered_term", "incomplete", "overwrite_due"}
 
 
 def next_term(record: Record) -> int:

@@ -8,6 +8,7 @@ send. Knows nothing of what a message means, nor of how the connection came abou
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -190,11 +191,9 @@ class BulkStream:
     async def aclose(self) -> None:
         """Sends what was appended, if it leaves within LAST_FLUSH_S, says close_notify and closes the socket."""
         if self._failure is None and not self._over.is_set():
-            with trio.move_on_after(LAST_FLUSH_S):
-                try:
-                    await self._sender.flush()
-                except (PeerError, trio.BrokenResourceError, trio.ClosedResourceError):
-                    pass  # it is closed anyway
+            expected = PeerError, trio.BrokenResourceError, trio.ClosedResourceError
+            with trio.move_on_after(LAST_FLUSH_S), contextlib.suppress(*expected):
+                await self._sender.flush()
         if self._failure is None:
             self._failure = lambda: trio.ClosedResourceError("this bulk connection was closed here")
         self._over.set()

@@ -92,8 +92,9 @@ class TlsBuffers:
     def advance_handshake(self) -> bool:
         """Goes on with the handshake; returns whether it is complete, else it needs bytes from the other end.
 
-        A server that `tells_bulk` raises BulkOffered if that is what the client wants. Raises PeerError if the other end is not who it should be, refused this node, or broke the protocol; what it is
-        to be told (the alert) can be taken afterwards.
+        A server that `tells_bulk` raises BulkOffered if that is what the client wants. Raises PeerError if the other
+        end is not who it should be, refused this node, or broke the protocol; what it is to be told (the alert) can be
+        taken afterwards.
         """
         try:
             self._connection.do_handshake()

@@ -46,7 +46,7 @@ class Side(enum.Enum):
     SERVER = "server"
 
 
-class BulkOffered(Exception):
+class BulkOffered(Exception):  # noqa: N818  it is no error: it says where the connection goes
     """A client asks for a bulk connection, of a server that has others serve these. Nothing was sent to it yet.
 
     `received` is everything that it sent: whoever goes on with it must begin with that.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -17,10 +18,13 @@ from agent.admin.events import EventLog
 from agent.admin.verdict import PairView, TreeView, readiness, redundancy, service_level
 from agent.config.model import Config, WorkloadKind
 from agent.core import inputs as told
+from agent.core.errors import PairAgentError
 from agent.core.role_table import Phase
 from agent.core.vocabulary import NANOSECONDS_PER_MILLISECOND, Mode, Role, TreeState, WorkloadState
+from agent.node.archive_inquiries import ARCHIVE_FOLDER, ArchiveInquiries
 from agent.node.conductor import Conductor
 from agent.platform.clock import boottime_ns, wall_ms
+from agent.replica.archive import Archive, Item
 
 PROBE_TIMEOUT_S = 2.0
 OUTCOME_SLACK_S = 20.0
@@ -142,18 +146,22 @@ class NodeControl(Control):
         tables, snapshot = self._trees(), self._conductor.replication.snapshot
         sync = tables["sync"]
         receiving = sync["direction"] == "from-peer"
+        roles = self._conductor.roles
+        standby_here = roles.phase not in (Phase.ACTIVE, Phase.STEPPING_DOWN, Phase.FINISHING)
+        own_whole = not (roles.record.incomplete or (roles.record.overwrite_due and self._config.mode is Mode.BACKUP))
+        whole = own_whole if standby_here else roles.peer is None or roles.peer.eligible
         if not self._conductor.replication.enabled:
             return ()
         return tuple(
             TreeView(
                 name=tree["name"],
-                complete=tree["state"] in ("in-sync", "behind") and not self._conductor.roles.record.incomplete,
+                complete=whole,
                 state=TreeState(tree["state"]),
                 lag_ms=tree["lag_ms"],
                 lag_bytes=tree["lag_bytes"],
                 error=tree["error"],
                 refused=tree["refused_total"],
-                free_bytes=snapshot.get("free_bytes") if receiving else None,
+                free_bytes=snapshot.get("free_bytes"),
                 needed_bytes=max(0, sync["total_bytes"] - sync["done_bytes"]) if receiving else 0,
             )
             for tree in tables["trees"]
@@ -219,19 +227,35 @@ class NodeControl(Control):
 
     async def _about_trees(self, action: Action, arguments: Mapping[str, Any]) -> Answer:
         replication = self._conductor.replication
+        archive = action in (Action.ARCHIVE_LIST, Action.ARCHIVE_RESTORE)
+        if archive and not replication.enabled:
+            return await self._about_archive(action, arguments)
         if not self._config.trees:
             return Answer(False, "no tree is configured: add a [[tree]] to agent.toml on both nodes")
         if not replication.enabled:
             return Answer(False, "this node is stand-alone: there is no other node to keep its trees in step with")
-        archive = action in (Action.ARCHIVE_LIST, Action.ARCHIVE_RESTORE)
         if not archive and self._conductor.keeper.link is None:
             why = self._conductor.keeper.status.last_error or "not connected yet"
             return Answer(False, f"there is no link to the other node: {why}")
         if action is Action.SYNC:
-            replication.synchronise(full=bool(arguments["full"]))
             self._rounds += 1
+            replication.synchronise(self._rounds, full=bool(arguments["full"]))
             return Answer(True, "synchronisation has begun", {"round": self._rounds})
         return await replication.inquire(_INQUIRIES[action], arguments)
+
+    async def _about_archive(self, action: Action, arguments: Mapping[str, Any]) -> Answer:
+        """The archive of a node that replicates nothing now."""
+
+        def nowhere(item: Item) -> Path:
+            raise PairAgentError(f"tree {item.tree!r} is not kept in step here; say where to with --to")
+
+        archive = ArchiveInquiries(Archive(self._config.state_directory / ARCHIVE_FOLDER), nowhere)
+        work = archive.list if action is Action.ARCHIVE_LIST else archive.restore
+        try:
+            done, sentence, details = await work(arguments)
+        except (PairAgentError, OSError) as error:
+            return Answer(False, str(error))
+        return Answer(done, sentence, details)
 
     async def _hand_over(self, order: told.Input, *, to: Mode) -> Answer:
         conductor, roles = self._conductor, self._conductor.roles

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from agent.core.errors import PairAgentError
+from agent.node.archive_inquiries import ArchiveInquiries, Outcome
 from agent.replica.archive import Item
 
 if TYPE_CHECKING:
@@ -21,11 +21,8 @@ if TYPE_CHECKING:
     from agent.node.replica_work import Work
 
 CHANGES_MAX = 1_000
-ITEMS_MAX = 1_000
 LISTING_S = 50.0
 SPARE_BYTES = 64 * 1024 * 1024  # that should stay free beyond what comes over
-
-Outcome = tuple[bool, str, dict[str, Any]]
 
 
 class Inquiries:
@@ -33,6 +30,7 @@ class Inquiries:
 
     def __init__(self, work: Work) -> None:
         self._work = work
+        self._archive = ArchiveInquiries(work.archive, self._own_place)
 
     async def inquire(self, what: str, arguments: Mapping[str, Any]) -> Outcome:
         """Returns (done, sentence, details). Raises PairAgentError or OSError for what cannot be answered."""
@@ -41,9 +39,9 @@ class Inquiries:
         if what == "test":
             return await self._test()
         if what == "archive-list":
-            return await self._archive_list(arguments)
+            return await self._archive.list(arguments)
         if what == "archive-restore":
-            return await self._archive_restore(str(arguments["item"]), arguments.get("to"))
+            return await self._archive.restore(arguments)
         raise PairAgentError(f"the replica worker does not know {what!r}")
 
     async def answer(self, what: str) -> dict[str, Any]:
@@ -132,24 +130,6 @@ class Inquiries:
 
     # -- archive
 
-    async def _archive_list(self, arguments: Mapping[str, Any]) -> Outcome:
-        since = arguments.get("since")
-        moment = None if since is None else _moment(str(since))
-        archive, tree, path = self._work.archive, arguments.get("tree"), arguments.get("path")
-        items = await trio.to_thread.run_sync(lambda: list(archive.list(tree, path, moment)))
-        size = sum(each.size for each in items)
-        shown = [_shown(each) for each in items[:ITEMS_MAX]]
-        details = {"items": shown, "bytes": size, "more": max(0, len(items) - ITEMS_MAX)}
-        return True, f"{len(items)} versions, {size} bytes", details
-
-    async def _archive_restore(self, name: str, to: str | None) -> Outcome:
-        archive = self._work.archive
-        item = await trio.to_thread.run_sync(archive.find, name)
-        target = Path(to) if to is not None else self._own_place(item)
-        before = await trio.to_thread.run_sync(lambda: archive.restore(item, target))
-        kept = "" if before is None else f"; what stood there is in the archive as {before.name}"
-        return True, f"restored to {target}{kept}", {"to": str(target)}
-
     def _own_place(self, item: Item) -> Path:
         tree = self._work.local.trees.get(item.tree)
         if tree is None or tree.root is None:
@@ -162,26 +142,3 @@ class Inquiries:
         root = tree.root
         return root.path if root.single_file else Path(root.path, *item.path.split("/"))
 
-
-def _shown(item: Item) -> dict[str, Any]:
-    return {
-        "id": item.name,
-        "tree": item.tree,
-        "path": item.path,
-        "size": item.size,
-        "reason": item.reason,
-        "archived_at": _iso(item.archived_ms / 1000),
-        "mtime": _iso(item.mtime_ns / 1e9),
-    }
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _moment(text: str) -> float:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise PairAgentError(f"{text!r} is no time; write it as 2026-01-31T03:00 or 2026-01-31") from None
-    return (moment if moment.tzinfo else moment.astimezone()).timestamp()

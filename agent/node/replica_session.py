@@ -124,6 +124,12 @@ class Session:
     async def _offer(self) -> None:
         await self._owner.offer(self.sink.source_version)
 
+    def restart(self, *, full: bool) -> None:
+        """Compares everything anew."""
+        if self.sink.following:
+            self.sink.restart(full=full)
+        self.source.doubt()
+
     def stand(self, stand: Stand) -> None:
         """Takes what the roles decided."""
         self.sink.stand(stand)

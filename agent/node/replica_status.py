@@ -24,8 +24,15 @@ def snapshot(work: Work) -> dict[str, Any]:
         "trees": trees,
         "sync": _sync(work, session, trees),
         "archive": {"items": items, "bytes": size, "conflicts": work.conflicts},
-        "free_bytes": min(work.free_bytes().values(), default=None),
+        "free_bytes": _standby_free(work, session),
     }
+
+
+def _standby_free(work: Work, session: Session | None) -> int | None:
+    """Returns the least free space on the node that receives."""
+    if session is not None and session.source.serving:
+        return session.source.free_bytes
+    return min(work.free_bytes().values(), default=None)
 
 
 def _tree(work: Work, session: Session | None, name: str) -> dict[str, Any]:
@@ -72,6 +79,7 @@ def _sync(work: Work, session: Session | None, trees: list[dict[str, Any]]) -> d
     error = "" if failed is None else f"tree {failed['name']}: {failed['error']}"
     status: dict[str, Any] = {
         "state": "waiting",
+        "round": work.round,
         "direction": None,
         "done_bytes": 0,
         "total_bytes": 0,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -26,6 +25,7 @@ from agent.core.tree_versions import TreeVersion
 from agent.link.bulk import BulkAcceptor, open_bulk_client
 from agent.link.bulk_stream import BulkStream
 from agent.link.identity import Identity, load_identity
+from agent.node.archive_inquiries import ARCHIVE_FOLDER
 from agent.node.replica_inquiries import Inquiries
 from agent.node.replica_session import Session
 from agent.node.replica_status import snapshot
@@ -35,7 +35,7 @@ from agent.replica import worker_protocol as say
 from agent.replica.archive import Archive
 from agent.replica.file_tree import tree_root
 from agent.replica.index import Index
-from agent.replica.local_trees import LocalTrees
+from agent.replica.local_trees import LocalTrees, free_bytes
 from agent.replica.round import carry_out
 from agent.replica.staging import Staging
 
@@ -43,7 +43,6 @@ log = logging.getLogger("agent.replica")
 
 REPLICA_FOLDER = "replica"
 INDEX_FILE = "index.db"
-ARCHIVE_FOLDER = "archive"
 LOCK_PAUSE_S = 0.1
 LOCK_ATTEMPTS = 100
 REDIAL_PAUSES_S = (0.05, 0.2, 1.0, 5.0)
@@ -87,6 +86,7 @@ class Work:
         self._catching_up: trio.CancelScope | None = None
         self._inquiries = Inquiries(self)
         self.archive_totals = (0, 0)
+        self.round = 0  # the last that an operator asked for
         self.conflicts = 0  # since the worker started
         self.connection_problem = "not connected yet"
 
@@ -190,7 +190,10 @@ class Work:
                 elif order.granted:
                     self._tell(say.ApplyEnded(order.number))
             case say.Synchronise():
-                self._start(self._synchronise, order.full)
+                self.round = order.number
+                if self.session is not None:
+                    self.session.restart(full=order.full)
+                    self._start(self._ask_restart, self.session, order.full)
             case say.Inquire():
                 self._start(self._inquire, order)
             case _:
@@ -316,7 +319,7 @@ class Work:
     def restart_asked(self, *, full: bool) -> None:
         """See `agent.node.replica_session.SessionOwner`."""
         if self.session is not None:
-            self.session.sink.restart(full=full)
+            self.session.restart(full=full)
 
     async def answer(self, what: str) -> dict[str, Any]:
         """See `agent.node.replica_session.SessionOwner`."""
@@ -364,13 +367,8 @@ class Work:
         else:
             self.session.source.finish(number, done)
 
-    async def _synchronise(self, full: bool) -> None:
-        session = self.session
-        if session is None:
-            return
-        if session.sink.following:
-            session.sink.restart(full=full)
-        else:
+    async def _ask_restart(self, session: Session, full: bool) -> None:
+        if not session.sink.following:
             await session.send(bulk.Restart(full))
             await session.flush()
 
@@ -410,15 +408,7 @@ class Work:
 
     def free_bytes(self) -> dict[str, int]:
         """Returns the free bytes where each tree stands."""
-        free = {}
-        for name, tree in self.local.trees.items():
-            if tree.root is not None:
-                place = tree.root.path.parent if tree.root.single_file else tree.root.path
-                try:
-                    free[name] = shutil.disk_usage(place).free
-                except OSError:
-                    continue
-        return free
+        return {name: free_bytes(tree) for name, tree in self.local.trees.items() if tree.root is not None}
 
 
 async def _cancel_on(event: trio.Event, scope: trio.CancelScope) -> None:

@@ -165,9 +165,9 @@ class Replication:
 
     # -- what an operator asks
 
-    def synchronise(self, *, full: bool) -> None:
-        """Compares the trees anew."""
-        self._send(say.Synchronise(full))
+    def synchronise(self, number: int, *, full: bool) -> None:
+        """Compares the trees anew; `sync.round` in the status is `number` from then on."""
+        self._send(say.Synchronise(number, full))
 
     async def inquire(self, what: str, arguments: Mapping[str, Any]) -> Answer:
         """Asks the worker; see `worker_protocol.Inquire`."""

@@ -162,6 +162,13 @@ class Index:
         with self._file.guarded() as connection:
             return index_rows.by_digest(connection, number, digest)
 
+    def has_local(self, tree: str) -> bool:
+        """Returns whether anything was changed here since both nodes last had the same."""
+        number = self._trees.number(tree)
+        with self._file.guarded() as connection:
+            found = connection.execute("SELECT 1 FROM entry WHERE tree = ? AND local = 1 LIMIT 1", (number,)).fetchone()
+        return found is not None
+
     def mark_common(self, tree: str, seq: int) -> None:
         """Both nodes have the same up to `seq`: these rows are not local any more, and old tombstones are dropped."""
         number = self._trees.number(tree)

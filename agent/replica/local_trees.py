@@ -6,6 +6,7 @@ round is put in place there, or what the round writes would look like an edit.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -275,3 +276,13 @@ class LocalTrees:
             await self.scan(tree)
         if tree.problem:
             raise PairAgentError(f"tree {tree.name}: {tree.problem}")
+
+
+def free_bytes(tree: LocalTree) -> int:
+    """Returns how many bytes are free where a tree stands; 0 if that cannot be told."""
+    if tree.root is None:
+        return 0
+    try:
+        return shutil.disk_usage(tree.root.path.parent if tree.root.single_file else tree.root.path).free
+    except OSError:
+        return 0

@@ -40,7 +40,7 @@ from agent.core.tree_names import refusal_of_link_untrusted, refusal_of_path_unt
 from agent.core.tree_plan import PlanMode, Want
 from agent.core.tree_versions import Relation, TreeVersion, relation
 from agent.replica.archive import Archive
-from agent.replica.local_trees import LocalTree, LocalTrees
+from agent.replica.local_trees import LocalTree, LocalTrees, free_bytes
 from agent.replica.round import Result, Round, StuckError
 from agent.replica.source import Outlet
 from agent.replica.worker_protocol import Stand
@@ -412,7 +412,7 @@ class Sink:
         self._tell_what_came(tree, result)
         if result.changed and tree.kind.value == "config":
             self._owner.config_applied(tree.name)
-        await self._outlet.send(Applied(mark.number, tree.name, mark.seq, mark.final, following.refused, result.refused_total))
+        await self._outlet.send(Applied(mark.number, tree.name, mark.seq, mark.final, following.refused, result.refused_total, free_bytes(tree)))
         await self._outlet.flush()
         self._note_complete(mark.term)
 

@@ -64,6 +64,7 @@ class Feed:
     due: bool = True  # something is to be told even if nothing changed
     full: bool = False
     refused: set[str] = field(default_factory=set)  # told again now and then
+    free_bytes: int | None = None  # on the sink's disk
     refused_last: tuple[tuple[str, str], ...] = ()
     outstanding_bytes: int = 0
     last_applied_ms: int | None = None
@@ -159,6 +160,10 @@ class Source:
         self._in_sync = False
         self._end_finish("the other node stopped following")
 
+    def doubt(self) -> None:
+        """The sink is asked to follow anew: until it does, it counts as not in sync."""
+        self._in_sync = False
+
     def ask(self, message: Ask) -> None:
         """Tells certain paths again."""
         if feed := self._feeds.get(message.tree):
@@ -183,6 +188,7 @@ class Source:
         index = self._local.index
         await self._local.in_index(index.mark_common, feed.tree.name, message.seq)
         feed.refused.update(path for path, _ in message.refused)
+        feed.free_bytes = message.free
         feed.refused_last, feed.last_applied_ms = message.refused, time.time_ns() // 1_000_000
         if mark.final and self._finish is not None and mark.final == self._finish[0]:
             feed.final = -mark.final  # done
@@ -306,6 +312,11 @@ class Source:
         """Returns how many bytes of the changes that were told are not known to be on the sink."""
         feed = self._feeds.get(name)
         return 0 if feed is None or feed.outstanding is None else feed.outstanding_bytes
+
+    @property
+    def free_bytes(self) -> int | None:
+        """Returns the least that is free where the sink's trees stand; None: not told yet."""
+        return min((feed.free_bytes for feed in self._feeds.values() if feed.free_bytes is not None), default=None)
 
     def last_applied_ms(self, name: str) -> int | None:
         """Returns when the sink last had everything, by the wall clock."""

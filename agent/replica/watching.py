@@ -56,10 +56,9 @@ class Watcher:
         False if that cannot be told: not every tree is watched, or the system reports without such a promise. Then only
         a scan tells.
         """
-        complete = self._wanted > 0 and len(self._watches) == self._wanted
+        complete = TreeWatch.PROMISES and self._wanted > 0 and len(self._watches) == self._wanted
         for name in list(self._watches):
-            if not await self._report(name):
-                complete = False
+            complete &= await self._report(name)
         return complete
 
     async def _keep_watching(self, root: TreeRoot, on_trouble: OnTrouble) -> None:
@@ -69,38 +68,37 @@ class Watcher:
             try:
                 await trio.to_thread.run_sync(watch.begin)
                 self._watches[root.name] = watch, trio.Lock()
-                told = ""
                 self._on_dirty(root.name, {""})
+                told = ""
                 while await self._report(root.name):
                     await watch.wait()
                     await trio.sleep(_GATHERING_SECONDS)
-                self._on_dirty(root.name, {""})
+                raise watch.failure or OSError("it was moved or removed")
             except OSError as error:
-                reason = f"{root.path} cannot be watched, so changes are found by scans only: {_cause(error)}"
+                reason = (
+                    f"{root.path} cannot be watched, so changes are found by scans only: {error.strerror or error}."
+                )
                 if reason != told:
                     on_trouble(root.name, reason)
                 told = reason
             finally:
-                with trio.CancelScope(shield=True):
+                with trio.CancelScope(shield=True):  # no longer than one reading that a barrier may have begun
                     await self._give_up(root.name, watch)
             await trio.sleep(RETRY_SECONDS)
 
     async def _report(self, name: str) -> bool:
-        """Reports what has come in; False if the tree can no longer be watched so, or without a promise."""
+        """Reports what has come in; False if the tree is no longer watched."""
         if name not in self._watches:
             return False
         watch, lock = self._watches[name]
         async with lock:
-            dirty = await trio.to_thread.run_sync(watch.read)
-        if dirty:
-            self._on_dirty(name, dirty)
+            if watch.is_watching:
+                dirty = await trio.to_thread.run_sync(watch.read)
+                if dirty:
+                    self._on_dirty(name, dirty)
         return watch.is_watching
 
     async def _give_up(self, name: str, watch: TreeWatch) -> None:
         _, lock = self._watches.pop(name, (watch, trio.Lock()))
         async with lock:
-            await trio.to_thread.run_sync(watch.close)
-
-
-def _cause(error: OSError) -> str:
-    return f"{error.strerror or error}."
+            watch.close()

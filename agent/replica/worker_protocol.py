@@ -86,8 +86,9 @@ class Grant:
 
 @dataclass(frozen=True)
 class Synchronise:
-    """Compare the trees anew."""
+    """Compare the trees anew; the status says `number` from then on."""
 
+    number: int
     full: bool
 
 

@@ -179,8 +179,9 @@ def test_of_a_truncated_file_at_most_the_cut_block_travels(left: int) -> None:
     assert literal_bytes_of(old, old[:left]) == left % BLOCK
 
 
-def test_one_byte_inserted_at_the_start_is_all_that_travels() -> None:
-    old = noise(OLD_BYTES + 77)
+@pytest.mark.parametrize("size", [2 * BLOCK, 3 * BLOCK + 77, OLD_BYTES, OLD_BYTES + 77])
+def test_one_byte_inserted_at_the_start_is_all_that_travels(size: int) -> None:
+    old = noise(size)
     assert literal_bytes_of(old, b"x" + old) == 1
 
 
@@ -203,6 +204,18 @@ def test_at_a_hundred_insertions_at_most_the_blocks_around_them_travel() -> None
     places = sorted(random.Random(5).sample(range(len(old)), 100))
     pieces = [old[start:end] + b"new" for start, end in zip([0, *places], [*places, len(old)], strict=True)]
     assert literal_bytes_of(old, b"".join(pieces)) < 130 * block_bytes(len(old))
+
+
+def test_between_insertions_a_few_blocks_apart_what_is_whole_is_found() -> None:
+    old = noise(4 << 20)
+    block = block_bytes(len(old))
+    count = len(old) // (6 * block)
+    places = sorted(random.Random(5).sample(range(len(old)), count))
+    pieces = [old[start:end] + b"new" for start, end in zip([0, *places], [*places, len(old)], strict=True)]
+    whole_blocks = sum(
+        max(0, end // block - -(-start // block)) for start, end in zip(places, places[1:], strict=False)
+    )
+    assert literal_bytes_of(old, b"".join(pieces)) < len(old) - 0.97 * whole_blocks * block
 
 
 def test_a_log_that_lost_its_first_lines_and_got_new_ones_is_found_again() -> None:

@@ -1,7 +1,7 @@
 """Disks that fail on order: at the n-th call the process dies, the power goes, or the call fails with an error.
 
-Each is a FileSystem; it counts the calls that change something. Flushes are counted and not carried out: what a crash of
-the process leaves does not depend on them, and what a loss of power leaves is modelled here.
+Each is a FileSystem; it counts the calls that change something. Flushes are counted and not carried out: what a crash
+of the process leaves does not depend on them, and what a loss of power leaves is modelled here.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from agent.core.vocabulary import Role, TimeoutPolicy
 from tests.simulation.moves import Move, apply, unhurried, urgent
 from tests.simulation.pair_model import Pair
 from tests.simulation.pair_time import next_instant
-from tests.simulation.pair_trees import in_step
+from tests.simulation.pair_trees import has_everything
 from tests.simulation.pair_values import BACKUP, NAMES, PRIMARY, BrokenPromiseError
 
 STEPS_MAX = 600
@@ -139,7 +139,7 @@ def _require_together(pair: Pair) -> None:
         raise BrokenPromiseError(f"the backup stays active without a reason: {shown}")
     if standby.roles.peer is None or standby.roles.peer.role is not Role.ACTIVE:
         raise BrokenPromiseError(f"{NAMES[1 - at]} does not know that {NAMES[at]} is active: {shown}")
-    if pair.trees and (not in_step(pair) or backup.roles.record.overwrite_due):
+    if pair.trees and (not has_everything(pair, 1 - at) or backup.roles.record.overwrite_due):
         raise BrokenPromiseError(f"at rest, but the trees are not in step: {shown}")
 
 

@@ -25,7 +25,7 @@ ORDERS = {
     "stop": told.StopOrdered(),
     "workload gave up": told.WorkloadGaveUp("it ends again and again"),
 }
-TREES = {"begin", "complete", "follows", "usable", "hindered", "catch-up fails", "final changes stuck"}
+TREES = {"offer", "begin", "complete", "follows", "usable", "hindered", "catch-up fails", "final changes stuck"}
 TOLD = TREES | {
     *("deliver", "silence", "beacon", "frozen", "timer", "boot"),
     *("stopped", "caught up", "late answer", "finished"),
@@ -49,7 +49,7 @@ def urgent(pair: Pair) -> list[Move]:
             moves.append(("frozen", at))
         if node.stop_by is not None and pair.now >= node.stop_by:
             moves.append(("stopped", at))
-        if node.finishing is not None:
+        if node.finishing is not None and not pair_trees.hears_of_follower(pair, at):
             moves.append(("finished", at))
         deadline_ns = node.roles.next_deadline() if node.roles else None
         if deadline_ns is not None and deadline_ns <= pair.now * SECOND:
@@ -100,12 +100,13 @@ def _rounds(pair: Pair, at: int) -> list[Move]:
     node = pair.nodes[at]
     moves: list[Move] = []
     if pair_trees.awaits_round(pair, at):
-        whole = node.roles is not None and not (node.roles.record.incomplete or node.roles.record.overwrite_due)
-        if pair_trees.applies(node):
+        if not pair_trees.applies(node):
+            moves.append(("begin", at))
+        if not pair_trees.has_offer(pair, at):
+            moves.append(("offer", 1 - at))
+        elif pair_trees.applies(node) or pair_trees.is_whole(node):
             moves.append(("complete", at))
-        else:
-            moves += [("begin", at), ("complete", at)] if whole else [("begin", at)]
-    if node.follows is not None and node.follows == node.link and pair_trees.speak(pair):
+    if pair_trees.hears_of_follower(pair, at):
         moves.append(("follows", at))
     if node.hindered:
         moves.append(("usable", at))
@@ -188,7 +189,8 @@ def _fact(pair: Pair, name: str, at: int) -> None:
     elif name == "finished":
         assert node.finishing is not None
         order, node.finishing = node.finishing, None
-        pair.tell(at, told.FinalChangesSent(order))
+        delivered = not pair.trees or pair_trees.has_everything(pair, 1 - at)
+        pair.tell(at, told.FinalChangesSent(order, "" if delivered else "the other node is not up to date"))
     elif name == "timer":
         pair.tell(at, told.TimerFired())
     elif name == "proven gone":
@@ -206,7 +208,7 @@ def _caught_up(pair: Pair, at: int, *, late: bool) -> None:
 
 def _of_trees(pair: Pair, name: str, at: int) -> None:
     node = pair.nodes[at]
-    if name in ("begin", "complete", "follows"):
+    if name in ("offer", "begin", "complete", "follows"):
         getattr(pair_trees, name)(pair, at)
     elif name in ("hindered", "usable"):
         node.hindered = name == "hindered"

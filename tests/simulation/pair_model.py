@@ -17,7 +17,7 @@ from agent.core.record import Record
 from agent.core.role_table import Phase
 from agent.core.roles import Roles
 from agent.core.vocabulary import TimeoutPolicy
-from tests.simulation.pair_trees import require_true_versions, require_usable, wrote
+from tests.simulation.pair_trees import GIVING, require_true_versions, require_usable, wrote
 from tests.simulation.pair_values import (
     BACKUP,
     GREETING_S,
@@ -43,6 +43,7 @@ from tests.simulation.pair_values import (
     report_key,
     roles_instants,
     roles_key,
+    round_key,
     settings,
     waiting_key,
 )
@@ -91,7 +92,7 @@ class Pair:
         """Gives a fact to the roles of one node and carries out the effects, or as many as `crash_after` allows."""
         node = self.nodes[at]
         assert node.roles is not None
-        alone = isinstance(fact, told.LinkLost) and node.roles.phase is Phase.ACTIVE
+        alone = isinstance(fact, told.LinkLost) and node.roles.phase in GIVING
         node.roles = copied(node.roles)
         effects = node.roles.handle(fact, self.now * SECOND)
         limit, self.crash_after = self.crash_after, None
@@ -292,7 +293,7 @@ class Pair:
                 end.over, end.inbox, end.silent_at = True, (), None
                 other.silent_at = self.now + (TAKEOVER_S if other.opened else GREETING_S)
         node.link = node.keys = node.beacon = node.stop_by = node.frozen_since = node.fence_at = None
-        node.finishing = node.applying = node.follows = None
+        node.finishing = node.applying = node.offered = node.follows = None
         node.linked_before = node.frozen_untold = node.hindered = False
         node.catching_up = ()
         if power:
@@ -308,9 +309,7 @@ class Pair:
                 node.powered,
                 node.frozen_untold,
                 waiting_key(node),
-                None if node.applying is None else node.applying == node.link,
-                None if node.follows is None else node.follows == node.link,
-                node.hindered,
+                round_key(node),
                 node.linked_before,
                 node.running,
                 node.last_term,

@@ -1,8 +1,9 @@
 """The trees of the modelled pair: rounds of synchronisation, and what each node really holds.
 
-A round goes from the **source**, the node that is active or the one that a catch-up asks, to the **sink**. A sink that
-will be half way between two states notes so first (`begin`), a small round may do without; when everything is there it
-notes that (`complete`), and then the source is told (`follows`). A round belongs to one link and ends with it.
+A round goes from the **source**, the node that is active or the one that a catch-up asks, to the **sink**. The source
+notes that the sink may have everything soon (`offer`). A sink that will be half way between two states notes so first
+(`begin`), a small round may do without; when everything is there it notes that (`complete`), and then the source is
+told (`follows`). A round belongs to one link and ends with it.
 
 What a node holds is told apart only as far as `agent.core.tree_versions` claims to know it: whether it has written what
 the other was never given, and whether the two ever had the same. Writes of the last moment before a crash do not count:
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from agent.core import inputs as told
 from agent.core.role_table import Phase
-from agent.core.tree_versions import Relation, relation
+from agent.core.tree_versions import Relation, followed, merged, relation
 from agent.core.vocabulary import Mode
 from tests.simulation.pair_values import BACKUP, MODES, NAMES, PRIMARY, BrokenPromiseError, Node
 
@@ -46,18 +47,22 @@ def source_of(pair: Pair, at: int) -> int | None:
     return 1 - at if source.phase in GIVING or sink.phase is Phase.CATCHING_UP else None
 
 
-def in_step(pair: Pair) -> bool:
-    """Returns whether both nodes know that they have the same."""
-    records = [node.roles.record for node in pair.nodes if node.roles is not None]
-    terms = {term for record in records for term in (record.data_term, record.base_term)}
-    unsettled = any(record.incomplete or record.data_alone for record in records)
-    return len(records) == len(terms) + 1 == 2 and not unsettled and not records[PRIMARY].overwrite_due
+def has_everything(pair: Pair, at: int) -> bool:
+    """Returns whether the node `at` has all that the other one has, and both know it; a merging one has more."""
+    sink, source = pair.nodes[at].disk, pair.nodes[1 - at].disk
+    settled = source.version == followed(source.version) and not pair.nodes[PRIMARY].disk.overwrite_due
+    return settled and not sink.incomplete and sink.version in (source.version, merged(source.version))
 
 
 def awaits_round(pair: Pair, at: int) -> bool:
-    """Returns whether the node `at` is a sink that has not everything yet, or has not told so."""
+    """Returns whether the node `at` is a sink that has not everything yet."""
     source = source_of(pair, at)
-    return source is not None and not in_step(pair) and pair.nodes[source].follows != pair.nodes[source].link
+    return source is not None and not has_everything(pair, at) and not hears_of_follower(pair, source)
+
+
+def is_whole(node: Node) -> bool:
+    """Returns whether the node's trees are in one state, so that a small round may do without a note."""
+    return not (node.disk.incomplete or node.disk.overwrite_due)
 
 
 def applies(node: Node) -> bool:
@@ -65,18 +70,32 @@ def applies(node: Node) -> bool:
     return node.applying is not None and node.applying == node.link
 
 
+def has_offer(pair: Pair, at: int) -> bool:
+    """Returns whether the source of the sink `at` has noted that its present state may be taken over."""
+    source = pair.nodes[1 - at]
+    return source.offered == (source.link, source.disk.data_term)
+
+
+def hears_of_follower(pair: Pair, at: int) -> bool:
+    """Returns whether the source `at` is being told that the other node has everything."""
+    node = pair.nodes[at]
+    return node.follows is not None and node.follows[0] == node.link and speak(pair)
+
+
 def caught_up(pair: Pair, at: int) -> bool:
     """Returns whether a catch-up of the node `at` has come to its end."""
-    roles = pair.nodes[at].roles
-    assert roles is not None
-    if not pair.trees or (MODES[at] is Mode.PRIMARY and roles.record.overwrite_due):
+    node = pair.nodes[at]
+    if not pair.trees or (at == PRIMARY and node.disk.overwrite_due):
         return True
-    return not roles.record.incomplete and speak(pair) and (in_step(pair) or _told(pair, at))
+    return not node.disk.incomplete and (has_everything(pair, at) or hears_of_follower(pair, 1 - at)) and speak(pair)
 
 
-def _told(pair: Pair, at: int) -> bool:
-    other = pair.nodes[1 - at]
-    return other.follows is not None and other.follows == other.link
+def offer(pair: Pair, at: int) -> None:
+    """The source notes that the sink may have everything soon."""
+    node = pair.nodes[at]
+    assert node.link is not None
+    node.offered = (node.link, node.disk.data_term)
+    pair.tell(at, told.TreesOffered(pair.nodes[1 - at].disk.version))
 
 
 def begin(pair: Pair, at: int) -> None:
@@ -86,19 +105,21 @@ def begin(pair: Pair, at: int) -> None:
 
 
 def complete(pair: Pair, at: int) -> None:
-    """The sink has everything."""
+    """The sink has everything; a primary keeps what it wrote on its own besides."""
     node, source = pair.nodes[at], pair.nodes[1 - at]
-    assert source.roles is not None
-    node.applying = None
-    source.follows = source.link
-    pair.only, pair.common = (False, False), True
-    pair.tell(at, told.TreesComplete(source.roles.record.data_term))
+    assert source.offered is not None
+    merges = at == PRIMARY and relation(node.disk.version, source.disk.version) is Relation.BOTH_CHANGED
+    node.applying, source.follows = None, source.offered
+    pair.only, pair.common = (merges, False), True
+    pair.tell(at, told.TreesComplete(source.offered[1], merges))
 
 
 def follows(pair: Pair, at: int) -> None:
     """The source learns that the sink has everything."""
-    pair.nodes[at].follows = None
-    pair.tell(at, told.PeerFollows())
+    node = pair.nodes[at]
+    assert node.follows is not None
+    (_, term), node.follows = node.follows, None
+    pair.tell(at, told.PeerFollows(term))
 
 
 def wrote(pair: Pair, at: int) -> None:

@@ -43,6 +43,7 @@ class Last:
 
 Item = Hello | Report | Invite | Request | Release | Refusal | Last
 Key = tuple[Any, ...]
+Round = tuple[int, int]  # a link, and the term that the source's trees were written in
 
 
 @dataclass
@@ -88,7 +89,8 @@ class Node:
     catching_up: tuple[int, ...] = ()  # orders without an answer; only the last one is still wanted
     finishing: int | None = None  # the order
     applying: int | None = None  # the link of the round that its trees are half way through
-    follows: int | None = None  # the link over which the other node says that it has everything
+    offered: Round | None = None  # what it noted that the other node may have soon
+    follows: Round | None = None  # what the other node has now, said but not heard yet
     hindered: bool = False
     link: int | None = None
     linked_before: bool = False
@@ -187,6 +189,15 @@ def waiting_key(node: Node) -> Key:
     last = 0 if node.roles is None else node.roles._order_number
     finishing = None if node.finishing is None else node.finishing - last
     return (*[order - last for order in node.catching_up], finishing)
+
+
+def round_key(node: Node) -> Key:
+    """Returns what matters of the rounds that a node takes part in."""
+    rounds = [
+        None if each is None or each[0] != node.link else each[1] == node.disk.data_term
+        for each in (node.offered, node.follows)
+    ]
+    return (node.applying is not None and node.applying == node.link, node.hindered, *rounds)
 
 
 def roles_instants(roles: Roles) -> tuple[int | None, ...]:
