@@ -57,6 +57,11 @@ class EventCode(StrEnum):
         "A planned handover was refused or undone; the role stays where it was.",
         True,
     )
+    FINAL_CHANGES_UNDELIVERED = (
+        "final-changes-undelivered",
+        "The last changes did not reach the other node before the agent stopped.",
+        True,
+    )
     SYNC_COMPLETE = "sync-complete", "The trees of both nodes are in sync."
     SYNC_FAILED = "sync-failed", "Synchronisation failed and is tried again.", True
     OVERWRITE_BEGUN = "overwrite-begun", "The other node's trees begin to replace this node's.", True

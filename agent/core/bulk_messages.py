@@ -21,7 +21,8 @@ TREES_MAX = 64
 SENTENCE_CHARACTERS_MAX = 500
 PATH_BYTES_MAX = 4096  # what may be sent; what may be stored is less (tree_names)
 BODY_BYTES_MAX = 512 * 1024
-SMALL_FILE_BYTES_MAX = 64 * 1024  # travels within one message
+SMALL_FILE_BYTES_MAX = 64 * 1024  # travels within one message, with others
+GROWN = "it has grown"  # the problem of a file that is not small any more
 INTEGER_MAX = 2**63 - 1
 
 Number: TypeAlias = int
@@ -36,6 +37,7 @@ Changed: TypeAlias = tuple["Change", ...]
 Trees: TypeAlias = tuple["Standing", ...]
 Refusals: TypeAlias = tuple[tuple[str, str], ...]
 Paths: TypeAlias = tuple[str, ...]
+SmallFiles: TypeAlias = tuple["SmallFile", ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +162,31 @@ class Fetch:
 
 
 @dataclass(frozen=True, slots=True)
-class File:
-    """Source: a whole small file. `problem` not empty: it could not be read, and the rest means nothing."""
+class FetchSmall:
+    """Sink: send these files, each of at most SMALL_FILE_BYTES_MAX bytes, as they are now."""
 
     number: Number
-    problem: Sentence
-    mtime_ns: Time
-    mode: Permissions
-    contents: Body
+    tree: Sentence
+    paths: Paths
+
+
+@dataclass(frozen=True, slots=True)
+class SmallFile:
+    """A whole small file. `problem` not empty: it could not be read (GROWN: fetch it as a big one), and the rest means
+    nothing."""
+
+    problem: str
+    mtime_ns: int
+    mode: int
+    contents: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Source: the next files of a FetchSmall, in its order."""
+
+    number: Number
+    files: SmallFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +267,8 @@ BulkMessage: TypeAlias = (
     | Applied
     | Troubled
     | Fetch
-    | File
+    | FetchSmall
+    | Files
     | Begin
     | Copy
     | Zeros
@@ -269,15 +289,16 @@ KINDS: Mapping[int, type[Any]] = {
     8: Applied,
     9: Troubled,
     10: Fetch,
-    11: File,
-    12: Begin,
-    13: Copy,
-    14: Zeros,
-    15: End,
-    16: Progress,
-    17: Restart,
-    18: Question,
-    19: Reply,
+    11: FetchSmall,
+    12: Files,
+    13: Begin,
+    14: Copy,
+    15: Zeros,
+    16: End,
+    17: Progress,
+    18: Restart,
+    19: Question,
+    20: Reply,
 }
 _NUMBERS = {shape: number for number, shape in KINDS.items()}
 
@@ -327,6 +348,8 @@ def _to_wire(value: Any) -> Any:
         return [_to_wire(each) for each in value]
     if isinstance(value, Change):
         return _change_to_wire(value)
+    if isinstance(value, SmallFile):
+        return [value.problem, value.mtime_ns, value.mode, value.contents]
     if isinstance(value, Standing):
         return [value.name, value.kind, value.shape, value.index, value.files, value.size, value.problem]
     return value[:PATH_BYTES_MAX] if isinstance(value, str) else value
@@ -426,6 +449,13 @@ def _standing(value: Any) -> Standing:
     )
 
 
+def _small_file(value: Any) -> SmallFile:
+    problem, mtime_ns, mode, contents = value[:4]
+    if type(contents) is not bytes or len(contents) > SMALL_FILE_BYTES_MAX:
+        raise ValueError
+    return SmallFile(_sentence(problem) if problem else "", _time(mtime_ns), _permissions(mode), contents)
+
+
 def _refusal(value: Any) -> tuple[str, str]:
     return _sentence(value[0]), _sentence(value[1])
 
@@ -443,6 +473,7 @@ _BY_ANNOTATION: Mapping[str, Callable[[Any], Any]] = {
     "Changed": _listed(_change, ENTRIES_MAX),
     "Trees": _listed(_standing, TREES_MAX),
     "Refusals": _listed(_refusal, ENTRIES_MAX),
+    "SmallFiles": _listed(_small_file, ENTRIES_MAX),
     "Paths": _listed(_path, ENTRIES_MAX),
 }
 _READERS: Mapping[type[Any], list[tuple[str, Callable[[Any], Any]]]] = {

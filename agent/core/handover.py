@@ -76,6 +76,8 @@ class Handover(Settling):
     def _released(self, release: Release, now_ns: int) -> None:
         if self.peer is None or self.phase in (Phase.ACTIVE, Phase.STEPPING_DOWN, Phase.FINISHING, Phase.STOPPED):
             return
+        if self._settings.mode is Mode.PRIMARY and self._released_term is not None:
+            return  # two releases crossed, and the primary's counts: the other node becomes active by it
         if self.obstacle:
             self._effects.append(do.Tell(Refusal(self.obstacle, 0, release.term)))
             return

@@ -146,7 +146,7 @@ class TreesIncomplete:
 
 @dataclass(frozen=True)
 class TreesComplete:
-    """The trees here are whole and as the peer's were in its `term`; `merged`: what this node wrote on its own stayed."""
+    """The trees here are whole and as the peer's were in its `term`; `merged`: and own changes stayed."""
 
     term: int
     merged: bool = False

@@ -73,8 +73,6 @@ class Roles(Handover):
                 self._catch_up_failed(fact.number, fact.reason, now_ns)
             case told.FinalChangesSent():
                 self._final_changes_sent(fact, now_ns)
-            case told.TreesHindered() | told.TreesIncomplete() | told.TreesComplete() | told.PeerFollows() | told.TreesOffered():
-                self._trees_changed(fact, now_ns)
             case told.FailoverOrdered() | told.FailbackOrdered():
                 self._handover_ordered(to_backup=isinstance(fact, told.FailoverOrdered), now_ns=now_ns)
             case told.MaintenanceOrdered():
@@ -83,6 +81,8 @@ class Roles(Handover):
                 self._stop_ordered(now_ns)
             case told.Started():
                 self._started(now_ns)
+            case _:
+                self._trees_changed(fact, now_ns)
         return self._finished()
 
     def _started(self, now_ns: int) -> None:

@@ -27,6 +27,7 @@ SIGN_OF_LIFE_S = 10.0  # sent after so long without anything else
 STALL_S = 60.0  # without a byte from the other end
 LAST_FLUSH_S = 1.0
 LOOK_S = 0.1  # for what the other end sent while nobody here wanted anything
+TELL_EVERY_BYTES = 256 * 1024
 ASIDE_FRAMES_MAX = 65_536  # received and not asked for; nobody but the receiver reads on beyond
 RECEIVED_PER_KEY_BYTES = RECORDS_PER_KEY_MAX * RECORD_BYTES_MAX
 
@@ -87,6 +88,7 @@ class BulkStream:
         self._receive_window = ReceiveWindow(now_ns())
         self._aside: deque[Frame] = deque()
         self._aside_bytes = 0
+        self._untold_bytes = 0  # asked for since credit was considered
         self._receiving = OneTask("receiving from")
         self._reading = False
         self._read_ended = trio.Event()
@@ -147,10 +149,9 @@ class BulkStream:
                 await self._read_or_wait()
             frame = self._aside.popleft()
             self._aside_bytes -= frame.wire_bytes
-            if len(self._aside) == ASIDE_FRAMES_MAX:
-                self._wake()
-            self._receive_window.taken(self._aside_bytes)
-            self._note_owed()
+            self._untold_bytes += frame.wire_bytes
+            if not self._aside or self._untold_bytes > TELL_EVERY_BYTES:
+                self._note_taken()
         try:
             return self._opened(frame)
         except PeerError as error:
@@ -202,6 +203,8 @@ class BulkStream:
 
     async def _send(self, frame_type: FrameType, body: memoryview) -> None:
         self._check()
+        if self._sender.gather(frame_type, body):
+            return
         try:
             await self._sender.send(frame_type, body)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -262,6 +265,13 @@ class BulkStream:
                 self._aside.append(frame)
                 self._aside_bytes += frame.wire_bytes
         self._receive_window.received_untrusted(self._reader.counted_bytes, self._aside_bytes, now)
+        self._note_owed()
+
+    def _note_taken(self) -> None:
+        self._untold_bytes = 0
+        if not self._reading:
+            self._wake()  # who did not read because too much lay aside
+        self._receive_window.taken(self._aside_bytes)
         self._note_owed()
 
     def _note_owed(self) -> None:

@@ -182,15 +182,16 @@ class TlsStream(trio.abc.Stream):
             while True:
                 # Before decrypting, because once data is decrypted nothing may interrupt: it would be lost.
                 waited = await self._answer() or waited
-                try:
-                    data = decrypt()
-                except PeerError:
-                    await self._send_farewell()
-                    raise
-                if data or self._buffers.closed_by_peer:
-                    if not waited:
-                        await trio.lowlevel.cancel_shielded_checkpoint()
-                    return data
+                if not self._buffers.needs_records:
+                    try:
+                        data = decrypt()
+                    except PeerError:
+                        await self._send_farewell()
+                        raise
+                    if data or self._buffers.closed_by_peer:
+                        if not waited:
+                            await trio.lowlevel.cancel_shielded_checkpoint()
+                        return data
                 records = await self._transport.receive_some(RECEIVE_BYTES)
                 waited = True
                 self._check_open()

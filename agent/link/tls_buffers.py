@@ -52,7 +52,7 @@ class TlsBuffers:
         self._taken = bytearray(_HANDSHAKE_TAKEN_BYTES)
         self._fed: Any = None  # what OpenSSL reads in place; None: nothing was fed since the handshake
         self._shaken_hands = False
-        self._all_decrypted = False
+        self._all_decrypted = False  # everything that was fed since the handshake
         self._bytes_without_data = 0
         self._failure: PeerError | None = None
         self.closed_by_peer = False
@@ -153,10 +153,10 @@ class TlsBuffers:
     def _decrypt(self, pointer: Any, limit: int) -> int:
         if self._failure is not None:
             raise self._failure
-        read = 0
+        read, ssl, read_record = 0, self._ssl, lib.SSL_read
         lib.ERR_clear_error()
         while read < limit:
-            result = lib.SSL_read(self._ssl, pointer + read, limit - read)
+            result = read_record(ssl, pointer + read, limit - read)
             if result <= 0:
                 self._note_end_of_reading(result)
                 break
@@ -176,6 +176,11 @@ class TlsBuffers:
             self._connection.shutdown()
         except SSL.Error as error:
             raise self._translated(error) from error
+
+    @property
+    def needs_records(self) -> bool:
+        """True if decrypting is known to return nothing until more is fed."""
+        return self._all_decrypted and self._failure is None
 
     @property
     def peer_certificate(self) -> x509.Certificate:
@@ -209,10 +214,11 @@ class TlsBuffers:
         return self._connection.export_keying_material(label, length, b"")
 
     def _note_end_of_reading(self, result: int) -> None:
+        if lib.SSL_get_error(self._ssl, result) == lib.SSL_ERROR_WANT_READ:
+            self._all_decrypted = True
+            return
         try:
             self._connection._raise_ssl_error(self._ssl, result)
-        except SSL.WantReadError:
-            self._all_decrypted = True
         except SSL.ZeroReturnError:
             self.closed_by_peer = True
         except SSL.Error as error:

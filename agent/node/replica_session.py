@@ -190,14 +190,16 @@ class Session:
                 await self.source.applied(message)
             case bulk.Fetch():
                 self._fetch(message)
+            case bulk.FetchSmall():
+                self.source.fetch(message, b"")
             case bulk.Progress():
                 self.peer_progress = message
             case bulk.Changes():
                 await self.sink.changes(message)
             case bulk.Mark():
                 await self.sink.mark(message)
-            case bulk.File():
-                await self.sink.file(message)
+            case bulk.Files():
+                await self.sink.files(message)
             case bulk.Begin():
                 await self.sink.begin(message)
             case bulk.Copy() | bulk.Zeros():

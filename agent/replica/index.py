@@ -55,8 +55,10 @@ class Index:
         """Closes the file; may be called twice."""
         if not self._file.is_open:
             return
-        self._trees.close()
-        self._file.close()
+        try:
+            self._trees.close()
+        finally:
+            self._file.close()
 
     # Trees
 

@@ -27,7 +27,7 @@ from agent.replica import index_schema
 LOCK_SECONDS_MAX: Final = 1.0
 ASIDE_MAX: Final = 5  # damaged files that are kept; a further one takes the place of the last
 _WAL_BYTES_KEPT: Final = 16 << 20
-_CACHE_KIBIBYTES: Final = 16 << 10
+CACHE_KIBIBYTES: Final = 16 << 10
 _BESIDE: Final = ("-wal", "-shm", "-journal")
 _DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
@@ -102,10 +102,6 @@ class IndexFile:
 
     def close(self) -> None:
         """Closes the file; may be called twice."""
-        if self._connection is None:
-            return
-        with self.transaction(durable=True) as connection:
-            connection.execute("UPDATE file_state SET closed = 1")
         self._disconnect()
 
     def _open(self, *, lost: bool) -> None:
@@ -127,13 +123,12 @@ class IndexFile:
                 self._require_our_format(connection)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIBIBYTES}")
+            connection.execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES}")
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES_KEPT}")
             if new:
                 self._create(connection, lost=lost)
             else:
                 self._check(connection)
-            connection.execute("UPDATE file_state SET closed = 0")
             connection.execute("PRAGMA synchronous = NORMAL")
         except sqlite3.Error as error:
             self._disconnect()
@@ -152,7 +147,7 @@ class IndexFile:
     def _create(self, connection: sqlite3.Connection, *, lost: bool) -> None:
         connection.executescript(
             f"BEGIN IMMEDIATE; {index_schema.TABLES}"
-            f"INSERT INTO file_state(lost, closed) VALUES ({int(lost)}, 0);"
+            f"INSERT INTO file_state(lost) VALUES ({int(lost)});"
             f"PRAGMA application_id = {index_schema.APPLICATION_ID};"
             f"PRAGMA user_version = {index_schema.VERSION};"
             "COMMIT;"
@@ -174,8 +169,7 @@ class IndexFile:
             )
 
     def _check(self, connection: sqlite3.Connection) -> None:
-        (closed,) = connection.execute("SELECT closed FROM file_state").fetchone()
-        if not closed and connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+        if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise _Unusable
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         while version < index_schema.VERSION:
@@ -185,6 +179,7 @@ class IndexFile:
                 f"BEGIN IMMEDIATE; {index_schema.MIGRATIONS[version]}; PRAGMA user_version = {version + 1}; COMMIT;"
             )
             version += 1
+        connection.execute(f"SELECT 1 FROM {', '.join(index_schema.ALL_TABLES)} LIMIT 0")  # are they all there?
 
     def _failure(self, error: sqlite3.Error) -> StateError:
         """Returns what an error of SQLite means, having given up the file if it can no longer be trusted."""

@@ -30,8 +30,7 @@ FILE, FOLDER, LINK = (KIND_CODES[kind] for kind in (EntryKind.FILE, EntryKind.FO
 
 TABLES: Final = f"""
 CREATE TABLE file_state(
-    lost INTEGER NOT NULL,              -- an index before this one was lost, and nobody has taken note yet
-    closed INTEGER NOT NULL             -- the last process closed the file itself
+    lost INTEGER NOT NULL               -- an index before this one was lost, and nobody has taken note yet
 );
 CREATE TABLE tree(
     number INTEGER PRIMARY KEY,
@@ -115,6 +114,7 @@ CREATE INDEX staged_by_digest ON staged(tree, digest);
 """
 
 TABLES_OF_A_TREE: Final = ("entry", "incoming", "step", "staged")
+ALL_TABLES: Final = ("file_state", "tree", *TABLES_OF_A_TREE)
 
 
 def key_of(path: str) -> str:

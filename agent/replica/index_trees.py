@@ -79,7 +79,7 @@ class IndexTrees:
 
     def close(self) -> None:
         """Gives back the seqs that were reserved, so that the next to open the file goes on where this one ended."""
-        with self._file.transaction() as connection:
+        with self._file.transaction(durable=True) as connection:
             connection.execute("UPDATE tree SET seq_reserved = last_seq")
 
 

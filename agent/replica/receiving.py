@@ -14,14 +14,12 @@ from typing import TypeAlias
 import trio
 from blake3 import blake3
 
-from agent.core.bulk_messages import Begin, Copy, End, File, Zeros
+from agent.core.bulk_messages import GROWN, Begin, Copy, End, Files, SmallFile, Zeros
 from agent.core.errors import PeerError
 from agent.core.tree_entries import Entry
 from agent.replica.staging import ContentsDiffer, StagedFile, Staging
 from agent.replica.steps import Step
 
-SMALL_WAITING_BYTES = 1024 * 1024
-SMALL_WAITING_FILES = 256
 PIECES_BEHIND = 8  # of at most a MiB each
 PARTIAL_BYTES_MIN = 1024 * 1024  # of a file that was cut off: less is not worth going on with
 
@@ -38,6 +36,15 @@ class Wanted:
     partial: str = ""
 
 
+@dataclass(slots=True)
+class Group:
+    """Small files that were asked for in one message, less those that have arrived."""
+
+    number: int
+    wanted: list[Wanted]
+    arrived: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Got:
     """What became of one: the step with its staged file, or why there is none; `gone`: the file is no more."""
@@ -49,7 +56,7 @@ class Got:
 
 
 _Piece: TypeAlias = Begin | Copy | Zeros | End | memoryview
-_Work: TypeAlias = list[tuple[Wanted, File]] | tuple[Wanted, _Piece, Callable[[], None]]
+_Work: TypeAlias = list[tuple[Wanted, SmallFile]] | tuple[Wanted, _Piece, Callable[[], None]]
 
 
 class Receiver:
@@ -59,8 +66,9 @@ class Receiver:
         """`got` is called in the thread of trio."""
         self._staging = staging
         self._got = got
-        self._expected: deque[Wanted] = deque()
-        self._small: list[tuple[Wanted, File]] = []
+        self._expected: deque[Wanted | Group] = deque()
+        self._outstanding = 0
+        self._small: list[tuple[Wanted, SmallFile]] = []
         self._small_bytes = 0
         self._work, self._to_do = trio.open_memory_channel[_Work](PIECES_BEHIND)
         self._big: StagedFile | None = None
@@ -68,14 +76,15 @@ class Receiver:
         self._busy = 0
         self.received_bytes = 0
 
-    def expect(self, wanted: Wanted) -> None:
-        """A Fetch was sent for this file."""
+    def expect(self, wanted: Wanted | Group) -> None:
+        """A Fetch was sent for this file, or a FetchSmall for these."""
         self._expected.append(wanted)
+        self._outstanding += len(wanted.wanted) if isinstance(wanted, Group) else 1
 
     @property
     def outstanding(self) -> int:
         """How many files were asked for and did not arrive yet."""
-        return len(self._expected)
+        return self._outstanding
 
     async def run(self) -> None:
         """Stages what arrives until cancelled. Raises OSError when the disk fails."""
@@ -99,45 +108,49 @@ class Receiver:
 
     # -- what arrives
 
-    async def file(self, file: File) -> None:
-        """Takes a small file."""
-        wanted = self._take(file.number)
-        self._small.append((wanted, file))
-        self._small_bytes += len(file.contents)
-        self.received_bytes += len(file.contents)
-        enough = self._small_bytes >= SMALL_WAITING_BYTES or len(self._small) >= SMALL_WAITING_FILES
-        if enough or not self._expected:
-            await self._flush_small()
+    async def files(self, files: Files) -> None:
+        """Takes small files."""
+        group = self._expected[0] if self._expected else None
+        if not isinstance(group, Group) or group.number != files.number:
+            raise PeerError("the other node sent files that were not asked for")
+        if not 0 < len(files.files) <= len(group.wanted) - group.arrived:
+            raise PeerError("the other node sent another number of files than was asked for")
+        for file in files.files:
+            self._small.append((group.wanted[group.arrived], file))
+            group.arrived += 1
+            self._small_bytes += len(file.contents)
+        self.received_bytes += self._small_bytes
+        self._outstanding -= len(files.files)
+        if group.arrived == len(group.wanted):
+            self._expected.popleft()
+        await self._flush_small()
 
     async def begin(self, begin: Begin) -> None:
         """Takes the beginning of a big file, or its beginning anew."""
-        if not self._expected or self._expected[0].number != begin.number:
-            raise PeerError("the other node sent a file that was not asked for")
-        await self._flush_small()
-        await self._put((self._expected[0], begin, _nothing))
+        await self._put((self._first(begin.number), begin, _nothing))
 
     async def data(self, view: memoryview, release: Callable[[], None]) -> None:
         """Takes a piece of the big file; `release` is called when `view` is not needed any more."""
-        if not self._expected:
-            raise PeerError("the other node sent data that was not asked for")
         self.received_bytes += len(view)
-        await self._put((self._expected[0], view, release))
+        await self._put((self._first(), view, release))
 
     async def piece(self, piece: Copy | Zeros) -> None:
         """Takes a piece of the big file that is not sent as data."""
-        if not self._expected:
-            raise PeerError("the other node sent a piece that was not asked for")
-        await self._put((self._expected[0], piece, _nothing))
+        await self._put((self._first(), piece, _nothing))
 
     async def end(self, end: End) -> None:
         """Takes the end of the big file."""
-        await self._flush_small()
-        await self._put((self._take(end.number), end, _nothing))
+        wanted = self._first(end.number)
+        self._expected.popleft()
+        self._outstanding -= 1
+        await self._put((wanted, end, _nothing))
 
-    def _take(self, number: int) -> Wanted:
-        if not self._expected or self._expected[0].number != number:
+    def _first(self, number: int | None = None) -> Wanted:
+        """Returns the big file that is due; PeerError if it is not that one."""
+        first = self._expected[0] if self._expected else None
+        if not isinstance(first, Wanted) or number not in (None, first.number):
             raise PeerError("the other node sent a file that was not asked for")
-        return self._expected.popleft()
+        return first
 
     async def _flush_small(self) -> None:
         if self._small:
@@ -162,7 +175,7 @@ class Receiver:
             self._append(wanted, what)
         return []
 
-    def _stage_small(self, wanted: Wanted, file: File) -> Got:
+    def _stage_small(self, wanted: Wanted, file: SmallFile) -> Got:
         if file.problem:
             return Got(wanted, None, problem=file.problem)
         digest = blake3(file.contents).digest()
@@ -209,11 +222,12 @@ class Receiver:
     def leave(self) -> tuple[Wanted, str] | None:
         """After `run` has ended: closes a big file that was cut off, and returns what there is of it if it is much."""
         big, self._big = self._big, None
-        if big is None or not self._expected or big.size < PARTIAL_BYTES_MIN:
+        first = self._expected[0] if self._expected else None
+        if big is None or not isinstance(first, Wanted) or big.size < PARTIAL_BYTES_MIN:
             if big is not None:
                 big.abandon()
             return None
-        return self._expected[0], big.leave()
+        return first, big.leave()
 
 
 def _got(wanted: Wanted, name: str, digest: bytes, size: int, mtime_ns: int, mode: int | None) -> Got:

@@ -17,7 +17,7 @@ from blake3 import blake3
 
 from agent.config.model import TreeKind
 from agent.core.block_signature import Signature
-from agent.core.bulk_messages import BulkMessage, Fetch, Mark
+from agent.core.bulk_messages import GROWN, SMALL_FILE_BYTES_MAX, BulkMessage, Fetch, FetchSmall, Mark
 from agent.core.errors import PairAgentError
 from agent.core.tree_entries import Entry, EntryKind
 from agent.core.tree_plan import Decision, Deed, PlanMode, Want
@@ -27,12 +27,14 @@ from agent.replica.file_tree import TreeRoot
 from agent.replica.index import Row
 from agent.replica.local_trees import LocalTree, LocalTrees
 from agent.replica.obstacles import obstacles
-from agent.replica.receiving import Got, Receiver, Wanted
+from agent.replica.receiving import Got, Group, Receiver, Wanted
 from agent.replica.sending import strong
 from agent.replica.staging import ContentsDiffer, Staging
 from agent.replica.steps import Applied, Archived, Blocked, Outcome, Step, StepKind
 
 PAGE = 256
+GROUP_FILES = 128  # small files that are asked for in one message
+GROUP_BYTES = 1024 * 1024
 AHEAD_FILES = 1024  # asked for before the first has arrived
 AHEAD_BYTES = 64 * 1024 * 1024
 SIGNATURE_BYTES_MIN = 32 * 1024  # smaller files are sent whole
@@ -115,7 +117,10 @@ class Round:
         self.receiver = Receiver(self._staging, self._note_got)
         self._steps: list[Step] = []
         self._names: list[str] = []
-        self._again: list[tuple[Want, Row | None, Decision]] = []
+        self._small: list[Wanted] = []  # to be asked for in one message
+        self._small_bytes = 0
+        self._grown: set[str] = set()  # small files that are not small any more
+        self._again: list[Step] = []  # to be asked for as big files
         self._room = trio.Event()
         self._ahead_bytes = 0
         self._places: dict[str, str] = {}  # of parent folders: path on disk
@@ -132,8 +137,6 @@ class Round:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.receiver.run)
                 await self._plan(mode)
-                await self._errands.flush()
-                await self.receiver.drained()
                 nursery.cancel_scope.cancel()
             await self._keep_steps()
             await trio.to_thread.run_sync(self._staging.flush, self._names)
@@ -183,12 +186,15 @@ class Round:
                 await self._decided(want, row, decision)
             await self._keep_steps(at_least=PAGE)
             await self._errands.flush()
+        await self._ask_small()
+        await self._errands.flush()
+        await self.receiver.drained()
         while self._again:
+            again, self._again = self._again, []
+            for step in again:
+                await self._ask_big(Wanted(next(self._numbers), step), [])
             await self._errands.flush()
             await self.receiver.drained()
-            again, self._again = self._again, []
-            for want, row, decision in again:
-                await self._fetch(want, row, decision)
 
     async def _decided(self, want: Want, row: Row | None, decision: Decision) -> None:
         match decision.deed:
@@ -290,20 +296,45 @@ class Round:
         conflict = decision.deed is Deed.CONFLICT
         kind = StepKind.ARCHIVE_STAGED if conflict else StepKind.PUT_FILE
         step = await self._step(kind, want, row, decision, entry)
-        number = next(self._numbers)
-        wanted, pieces = Wanted(number, step), list[bytes]()
+        if entry.size <= SMALL_FILE_BYTES_MAX and want.path not in self._grown:
+            self._small.append(Wanted(0, step))
+            self._small_bytes += entry.size
+            if len(self._small) >= GROUP_FILES or self._small_bytes >= GROUP_BYTES:
+                await self._ask_small()
+            return
+        wanted, pieces = Wanted(next(self._numbers), step), list[bytes]()
         if entry.size >= SIGNATURE_BYTES_MIN:
             wanted, pieces = await trio.to_thread.run_sync(self._signature, wanted, row, await self._partial(want.path))
+        await self._ask_small()
+        await self._ask_big(wanted, pieces)
+
+    async def _ask_big(self, wanted: Wanted, signature: list[bytes]) -> None:
+        entry = wanted.step.entry
+        assert entry is not None
+        await self._wait_for_room(entry.size)
+        self.receiver.expect(wanted)
+        size = sum(map(len, signature))
+        await self._errands.ask(Fetch(wanted.number, self._tree.name, entry.path, entry.digest, size), signature)
+
+    async def _ask_small(self) -> None:
+        """Asks for the small files that were gathered."""
+        if not self._small:
+            return
+        wanted, self._small = self._small, []
+        size, self._small_bytes = self._small_bytes, 0
+        await self._wait_for_room(size)
+        group = Group(next(self._numbers), wanted)
+        self.receiver.expect(group)
+        await self._errands.send(FetchSmall(group.number, self._tree.name, tuple(each.step.path for each in wanted)))
+
+    async def _wait_for_room(self, size: int) -> None:
         while self.receiver.outstanding >= AHEAD_FILES or (
-            self._ahead_bytes + entry.size > AHEAD_BYTES and self.receiver.outstanding
+            self._ahead_bytes + size > AHEAD_BYTES and self.receiver.outstanding
         ):
             await self._errands.flush()
             self._room = trio.Event()
             await self._room.wait()
-        self._ahead_bytes += entry.size
-        self.receiver.expect(wanted)
-        signature = sum(map(len, pieces))
-        await self._errands.ask(Fetch(number, self._tree.name, want.path, entry.digest, signature), pieces)
+        self._ahead_bytes += size
 
     async def _partial(self, path: str) -> str:
         """Returns the staged beginning of a file that was cut off, or nothing."""
@@ -337,6 +368,10 @@ class Round:
             self._ahead_bytes -= entry.size
             self._done(entry.size)
             if got.step is None:
+                if got.problem == GROWN and entry.path not in self._grown:
+                    self._grown.add(entry.path)
+                    self._again.append(got.wanted.step)
+                    continue
                 if got.problem != "it is gone":
                     self.result.refuse(entry.path, got.problem)
                 continue

@@ -7,7 +7,7 @@ threads, a few pieces ahead of sending. Knows nothing of why a file is wanted.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,7 +15,18 @@ from blake3 import blake3
 
 from agent.core import block_match as blocks
 from agent.core.block_signature import STRONG_BYTES, Signature, SignatureReader
-from agent.core.bulk_messages import SMALL_FILE_BYTES_MAX, Begin, Copy, End, Fetch, File, Zeros
+from agent.core.bulk_messages import (
+    GROWN,
+    SMALL_FILE_BYTES_MAX,
+    Begin,
+    Copy,
+    End,
+    Fetch,
+    FetchSmall,
+    Files,
+    SmallFile,
+    Zeros,
+)
 from agent.core.errors import PeerError
 from agent.core.tree_entries import EntryKind
 from agent.replica.contents import CHUNK_BYTES, Changed, StableReading, read_stable
@@ -26,8 +37,7 @@ from agent.replica.local_trees import LocalTrees
 if TYPE_CHECKING:
     from agent.replica.source import Outlet
 
-BATCH_FILES = 128
-BATCH_BYTES = 2 * 1024 * 1024
+FILES_BYTES_MAX = 512 * 1024  # of the contents in one message
 PIECES_AHEAD = 4
 ATTEMPTS_S = 3.0  # for a file that changes while it is read
 ATTEMPT_PAUSES_S = (0.02, 0.1, 0.4)
@@ -51,89 +61,71 @@ class FileSender:
         self._local = local
         self._digests: dict[str, list[Digest]] = {}
 
-    async def run(self, fetches: trio.MemoryReceiveChannel[tuple[Fetch, bytes]]) -> None:
+    async def run(self, fetches: trio.MemoryReceiveChannel[tuple[Fetch | FetchSmall, bytes]]) -> None:
         """Serves until cancelled."""
-        async for first in fetches:
-            waiting = [first]
-            while waiting:
-                while len(waiting) < BATCH_FILES:
-                    try:
-                        waiting.append(fetches.receive_nowait())
-                    except trio.WouldBlock:
-                        break
-                waiting = waiting[await self._answer(waiting) :]
+        async for fetch, signature in fetches:
+            if isinstance(fetch, FetchSmall):
+                await self._send_small(fetch)
+            else:
+                await self._send_big(fetch, signature)
             await self._note_digests()
 
-    async def _answer(self, waiting: list[tuple[Fetch, bytes]]) -> int:
-        """Answers some of the fetches that wait; returns how many."""
-        small = []
-        for fetch, signature in waiting:
-            if signature:
-                break
-            small.append(fetch)
-        if small:
-            rows = await self._local.in_index(lambda: [self._row(fetch) for fetch in small])
-            answers = await trio.to_thread.run_sync(self._read_small, small, rows)
-            for answer in answers:
-                await self._outlet.send(answer)
-            if answers:
-                await self._outlet.flush()
-                return len(answers)
-        await self._send_big(*waiting[0])
-        return 1
+    # -- small files
 
-    def _row(self, fetch: Fetch) -> Row | None:
-        tree = self._local.trees.get(fetch.tree)
-        row = None if tree is None or tree.root is None else self._local.index.row(fetch.tree, fetch.path)
-        return None if row is None or row.gone or row.entry.kind is not EntryKind.FILE else row
+    async def _send_small(self, fetch: FetchSmall) -> None:
+        rows = await self._local.in_index(self._rows, fetch.tree, fetch.paths)
+        done = 0
+        while done < len(rows):
+            answers = await trio.to_thread.run_sync(self._read_small, fetch.tree, rows[done:])
+            await self._outlet.send(Files(fetch.number, tuple(answers)))
+            await self._outlet.flush()
+            done += len(answers)
 
-    def _read_small(self, fetches: list[Fetch], rows: list[Row | None]) -> list[File]:
-        """Reads small files up to the first that is not small; in a thread."""
-        answers: list[File] = []
+    def _rows(self, name: str, paths: Sequence[str]) -> list[Row | None]:
+        """Returns the rows of files that stand; in the index's thread."""
+        tree = self._local.trees.get(name)
+        if tree is None or tree.root is None:
+            return [None] * len(paths)
+        rows = [self._local.index.row(name, path) for path in paths]
+        return [row if row and not row.gone and row.entry.kind is EntryKind.FILE else None for row in rows]
+
+    def _read_small(self, tree: str, rows: Sequence[Row | None]) -> list[SmallFile]:
+        """Reads as many of the files as make a good message; in a thread."""
+        answers: list[SmallFile] = []
         total = 0
-        for fetch, row in zip(fetches, rows, strict=True):
-            if row is None:
-                answers.append(File(fetch.number, "it is gone", 0, -1, b""))
-                continue
-            if row.entry.size > SMALL_FILE_BYTES_MAX:
-                break
-            answer = self._read_one_small(fetch, row)
-            if answer is None:
-                break  # it has grown
-            answers.append(answer)
-            total += len(answer.contents)
-            if total > BATCH_BYTES:
+        for row in rows:
+            answers.append(SmallFile("it is gone", 0, -1, b"") if row is None else self._read_one_small(tree, row))
+            total += len(answers[-1].contents)
+            if total > FILES_BYTES_MAX - SMALL_FILE_BYTES_MAX:
                 break
         return answers
 
-    def _read_one_small(self, fetch: Fetch, row: Row) -> File | None:
-        root = self._local.trees[fetch.tree].root
+    def _read_one_small(self, tree: str, row: Row) -> SmallFile:
+        root = self._local.trees[tree].root
         assert root is not None
         deadline = time.monotonic() + ATTEMPTS_S
         attempt = 0
         while True:
             try:
                 with read_stable(row.name_on_disk, within=root) as reading:
-                    contents = b""
-                    for chunk in reading:
-                        contents += chunk
-                        if len(contents) > SMALL_FILE_BYTES_MAX:
-                            return None
+                    if reading.fingerprint.size > SMALL_FILE_BYTES_MAX:
+                        return SmallFile(GROWN, 0, -1, b"")
+                    contents = b"".join(reading)
+                self._note(tree, row.entry.path, reading)
                 mode = -1 if row.entry.mode is None else row.entry.mode
-                self._note(fetch, reading)
-                return File(fetch.number, "", reading.fingerprint.mtime_ns, mode, contents)
+                return SmallFile("", reading.fingerprint.mtime_ns, mode, contents)
             except Changed:
                 if time.monotonic() > deadline:
-                    return File(fetch.number, RESTLESS, 0, -1, b"")
+                    return SmallFile(RESTLESS, 0, -1, b"")
                 time.sleep(ATTEMPT_PAUSES_S[min(attempt, len(ATTEMPT_PAUSES_S) - 1)])
                 attempt += 1
             except FileNotFoundError:
-                return File(fetch.number, "it is gone", 0, -1, b"")
+                return SmallFile("it is gone", 0, -1, b"")
             except OSError as error:
-                return File(fetch.number, f"it cannot be read: {error.strerror}", 0, -1, b"")
+                return SmallFile(f"it cannot be read: {error.strerror}", 0, -1, b"")
 
-    def _note(self, fetch: Fetch, reading: StableReading) -> None:
-        self._digests.setdefault(fetch.tree, []).append((fetch.path, reading.fingerprint, reading.digest))
+    def _note(self, tree: str, path: str, reading: StableReading) -> None:
+        self._digests.setdefault(tree, []).append((path, reading.fingerprint, reading.digest))
 
     async def _note_digests(self) -> None:
         digests, self._digests = self._digests, {}
@@ -143,7 +135,7 @@ class FileSender:
     # -- big files
 
     async def _send_big(self, fetch: Fetch, signature_bytes: bytes) -> None:
-        row = await self._local.in_index(self._row, fetch)
+        (row,) = await self._local.in_index(self._rows, fetch.tree, [fetch.path])
         if row is None:
             await self._finish(End(fetch.number, "it is gone", 0, b"", 0, -1))
             return
@@ -188,7 +180,7 @@ class FileSender:
                         trio.from_thread.run(pieces.send, ops)
                 mode = -1 if row.entry.mode is None else row.entry.mode
                 fingerprint = reading.fingerprint
-                self._note(fetch, reading)
+                self._note(fetch.tree, fetch.path, reading)
                 ends.append(End(fetch.number, "", fingerprint.size, reading.digest, fingerprint.mtime_ns, mode))
             except Changed:
                 ends.append(End(fetch.number, RESTLESS, 0, b"", 0, -1))

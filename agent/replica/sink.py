@@ -25,7 +25,7 @@ from agent.core.bulk_messages import (
     Copy,
     End,
     Fetch,
-    File,
+    Files,
     Follow,
     Hold,
     Mark,
@@ -212,10 +212,10 @@ class Sink:
             self._listing.problem = f"tree {message.tree}: {message.sentence}"
             self._listing.done.set()
 
-    async def file(self, message: File) -> None:
-        """Takes a small file."""
+    async def files(self, message: Files) -> None:
+        """Takes small files."""
         if self._round is not None:
-            await self._round.receiver.file(message)
+            await self._round.receiver.files(message)
 
     async def begin(self, message: Begin) -> None:
         """Takes the beginning of a big file."""

@@ -22,6 +22,7 @@ from agent.core.bulk_messages import (
     Change,
     Changes,
     Fetch,
+    FetchSmall,
     Follow,
     Mark,
     Troubled,
@@ -94,7 +95,7 @@ class Source:
         self._in_sync = False
         self._marked_term = 0
         self._finish: tuple[int, Callable[[str], None]] | None = None
-        self._fetches, self._to_fetch = trio.open_memory_channel[tuple[Fetch, bytes]](FETCHES_WAITING_MAX)
+        self._fetches, self._to_fetch = trio.open_memory_channel[tuple[Fetch | FetchSmall, bytes]](FETCHES_WAITING_MAX)
         self._sender = FileSender(outlet, local)
 
     @property
@@ -171,7 +172,7 @@ class Source:
             feed.due = True
             self._ring()
 
-    def fetch(self, message: Fetch, signature: bytes) -> None:
+    def fetch(self, message: Fetch | FetchSmall, signature: bytes) -> None:
         """Queues a file to be sent. Raises PairAgentError if the sink asks for more than it may."""
         try:
             self._fetches.send_nowait((message, signature))

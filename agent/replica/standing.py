@@ -103,7 +103,7 @@ class Standing:
     def __init__(self, root: TreeRoot) -> None:
         self.base: Final = root.disk_path()
         self._real: set[str] = set()  # folders, relative to the root, that were seen to be real ones
-        self._listed = ""  # the folder that `_names` was read from
+        self._listed: str | None = None  # the folder that `_names` was read from
         self._names: frozenset[str] = frozenset()
 
     def path(self, place: str) -> str:
@@ -134,13 +134,13 @@ class Standing:
     def forget(self) -> None:
         """Forgets which folders were seen: some may have been removed or replaced since."""
         self._real.clear()
-        self._listed = ""
+        self._listed = None
 
     def is_spelled_so(self, place: str) -> bool:
         """False if what stands at `place` is spelled otherwise, on a disk that does not tell upper from lower case."""
         if sys.platform != "win32" or not place:
             return True
         folder, _, name = place.rpartition("/")
-        if self._listed != folder or not self._names:
+        if self._listed != folder:
             self._listed, self._names = folder, frozenset(os.listdir(below(self.base, folder)))
         return name in self._names

@@ -10,7 +10,7 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,10 +49,17 @@ def number_text(number: float) -> str:
 
 def table(rows: Sequence[Row]) -> str:
     """Returns the rows as text, numbers to the right, columns that are empty in all rows left out."""
-    lines = [HEADINGS, *(row.cells() for row in rows)]
-    shown = [column for column in range(len(HEADINGS)) if any(line[column] for line in lines[1:])]
-    widths = {column: max(len(line[column]) for line in lines) for column in shown}
     right = {HEADINGS.index(name) for name in ("median", "min", "max", "n", "ratio")}
+    return aligned([HEADINGS, *(row.cells() for row in rows)], right)
+
+
+def aligned(lines: Sequence[Sequence[str]], right: Set[int]) -> str:
+    """Returns the cells of lines as columns, those in `right` to the right; the first line is the heading.
+
+    Columns that are empty below it are left out.
+    """
+    shown = [column for column in range(len(lines[0])) if any(line[column] for line in lines[1:])]
+    widths = {column: max(len(line[column]) for line in lines) for column in shown}
     return "\n".join(
         "  ".join(
             line[column].rjust(widths[column]) if column in right else line[column].ljust(widths[column])

@@ -9,6 +9,7 @@ the figure, so that nobody's pages are left behind. When a tool itself says that
 from __future__ import annotations
 
 import shutil
+import statistics
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from pathlib import Path
 from tests.bench.copier import Copied, Copier
 from tests.bench.data_sets import DataSet, Stage, make_data_sets
 from tests.bench.namespaces import Network
-from tests.bench.report import Row, table
+from tests.bench.report import Row, aligned, number_text
 from tests.bench.resync_product import Product
 from tests.bench.rsync import Rsync
 from tests.bench.syncthing import Syncthing
@@ -28,21 +29,23 @@ QUICK_PART = 16  # a quick run copies a sixteenth of everything
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure of a copy; None where a copier has none."""
+    """One figure of a copy, None where a copier has none; its ratio is taken to the peers' same, or to `against`."""
 
     says: str
     unit: str
     of: Callable[[Copied], float | None]
-    compared: bool = True
+    against: Metric | None = None
 
 
+DURABLE = Metric("durable", "s", lambda copied: copied.durable_s)
+PROCESSOR = Metric("processor", "s", lambda copied: copied.processor_s)
 METRICS = (
-    Metric("durable", "s", lambda copied: copied.durable_s),
-    Metric("durable, from the link", "s", lambda copied: copied.from_link_s),
-    Metric("says it is done", "s", lambda copied: copied.finished_s, compared=False),
+    DURABLE,
+    Metric("durable, from the link", "s", lambda copied: copied.from_link_s, DURABLE),
+    Metric("says it is done", "s", lambda copied: copied.finished_s),
     Metric("wire", "MB", lambda copied: copied.wire_bytes / 1e6),
-    Metric("processor", "s", lambda copied: copied.processor_s),
-    Metric("processor, from the link", "s", lambda copied: copied.from_link_processor_s),
+    PROCESSOR,
+    Metric("processor, from the link", "s", lambda copied: copied.from_link_processor_s, PROCESSOR),
     Metric("memory of a node", "MB", lambda copied: copied.node_mb),
     Metric("memory of the greatest process", "MB", lambda copied: copied.process_mb),
 )
@@ -74,7 +77,7 @@ def measure(directory: Path, rounds: int, names: frozenset[str], quick: bool) ->
     try:
         for data in make_data_sets(directory / "data", names or frozenset(NAMES), QUICK_PART if quick else 1):
             results = copy_in_turn(data, [*own, *peers], directory, rounds)
-            print(f"\n{data.name}, {data.says}\n{table(rows(results, len(own)))}", flush=True)
+            print(f"\n{data.name}, {data.says}\n{comparison(results[: len(own)], results[len(own) :])}\n", flush=True)
             failures.append(Row(f"{data.name}: copies that failed", [sum(each.failures for each in results)], "", "0"))
     finally:
         network.close()
@@ -105,21 +108,21 @@ def copy_in_turn(data: DataSet, copiers: Sequence[Copier], directory: Path, roun
     return results
 
 
-def rows(results: Sequence[Results], own: int) -> list[Row]:
-    """Returns the rows of one data set: the first `own` of the results beside each of the others, then these alone."""
-    found = []
+def comparison(own: Sequence[Results], peers: Sequence[Results]) -> str:
+    """Returns a table of one data set: each figure of each copier, and the ratio of its median to each peer's."""
+    heading = ("figure", "copier", "median", "min", "max", "n", "unit", *(f"to {peer.name}" for peer in peers))
+    lines = [heading]
     for metric in METRICS:
-        peers = [Row(f"{metric.says}: {peer.name}", peer.values(metric), metric.unit) for peer in results[own:]]
-        bases = peers
-        if not any(peer.values for peer in peers):  # only the product has a link to count from: beside their whole
-            whole = next(each for each in METRICS if each.says == metric.says.partition(",")[0])
-            bases = [Row(f"{whole.says}: {peer.name}", peer.values(whole), whole.unit) for peer in results[own:]]
-            peers = []
-        for each in results[:own]:
-            name, values = f"{metric.says}: {each.name}", each.values(metric)
-            if values and metric.compared:
-                found += [Row(name, values, metric.unit, against=base) for base in bases]
-            elif values:
-                found.append(Row(name, values, metric.unit))
-        found += [peer for peer in peers if peer.values]
-    return found
+        bases = [peer.values(metric.against or metric) for peer in peers]
+        for result in (*own, *peers):
+            if values := result.values(metric):
+                numbers = (number_text(each) for each in (statistics.median(values), min(values), max(values)))
+                ratios = [ratio_text(values, base) if result in own else "" for base in bases]
+                lines.append((metric.says, result.name, *numbers, str(len(values)), metric.unit, *ratios))
+    return aligned(lines, frozenset({2, 3, 4, 5, *range(7, len(heading))}))
+
+
+def ratio_text(values: Sequence[float], base: Sequence[float]) -> str:
+    """Returns the ratio of two medians; "" if there is none."""
+    whole = statistics.median(base) if base else 0
+    return f"{statistics.median(values) / whole:.2f}" if whole else ""

@@ -83,8 +83,8 @@ class Product:
                 memory.add(number, pid)
             start = time.monotonic()
             stage.change()
-            if not stage.data.changed:  # nothing will be noticed, so it is told to look
-                measured.backup.order("sync")
+            if not stage.data.changed:  # nothing will be noticed; without `full` nobody would look at a file at all
+                measured.backup.order("sync", full=True)
             finished = wait_patiently(
                 lambda: (
                     is_in_sync(measured)

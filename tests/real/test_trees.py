@@ -1,120 +1,209 @@
-"""Trees of a real pair: what is written on one node stands on the other, whoever dies when."""
+"""Trees of a real pair: what is written on one node stands on the other. One pair goes through all of this module."""
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.real.pair import Node, Pair
-
-TREES = """
-[[tree]]
-name = "data"
-kind = "data"
-path = "data"
-exclude = ["*.tmp"]
-
-[[tree]]
-name = "flows"
-kind = "config"
-path = "flows"
-"""
-
-
-def contents(folder: Path) -> dict[str, bytes | str | None]:
-    """Returns what stands in a folder: contents of files, targets of links, None for folders; ours left out."""
-    found: dict[str, bytes | str | None] = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if name.split("/")[0] == ".pair-agent":
-            continue
-        if path.is_symlink():
-            found[name] = os.readlink(path)
-        else:
-            found[name] = None if path.is_dir() else path.read_bytes()
-    return found
-
-
-def same(pair: Pair, name: str = "data") -> bool:
-    return contents(pair.primary.directory / name) == contents(pair.backup.directory / name)
-
-
-def in_sync(node: Node) -> bool:
-    status: dict[str, Any] = node.status()
-    return bool(status) and status["sync"]["state"] == "in-sync"
-
-
-def make_trees(pair: Pair) -> None:
-    for node in (pair.primary, pair.backup):
-        for name in ("data", "flows"):
-            (node.directory / name).mkdir()
-    data = pair.primary.directory / "data"
-    (data / "sub" / "empty").mkdir(parents=True)
-    (data / "one.txt").write_text("one")
-    (data / "sub" / "two.bin").write_bytes(os.urandom(300_000))
-    (data / "link").symlink_to("sub/two.bin")
-    (data / "left.tmp").write_text("excluded")
-    (pair.primary.directory / "flows" / "flow.json").write_text("{}")
-
+from tests.real.tree_pair import (
+    TreePair,
+    archived,
+    contents,
+    in_sync,
+    kill_worker,
+    running_tree_pair,
+    sentences,
+    tree_status,
+    worker_pid,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX; the Wine lane has its own pair")
 
 
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TreePair]:
+    with running_tree_pair(tmp_path_factory.mktemp("pair")) as running:
+        yield running
+
+
 @pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Pair]:
-    pair = Pair(tmp_path, toml=TREES)
-    make_trees(pair)
-    try:
-        pair.start()
-        pair.wait_for(lambda: in_sync(pair.backup) and in_sync(pair.primary), "the first copy")
-        yield pair
-    finally:
-        pair.close()
+def data(pair: TreePair) -> Path:
+    """The tree on the primary, which is active."""
+    pair.wait_in_sync()
+    return pair.tree(pair.primary)
 
 
-def test_the_first_copy_brings_everything_but_what_is_excluded(pair: Pair) -> None:
-    (pair.primary.directory / "data" / "left.tmp").unlink()
-    assert same(pair)
-    assert same(pair, "flows")
-    one = pair.backup.directory / "data" / "one.txt"
-    assert one.stat().st_mtime_ns == (pair.primary.directory / "data" / "one.txt").stat().st_mtime_ns
+@pytest.fixture
+def copy(pair: TreePair) -> Path:
+    """The same tree on the backup."""
+    return pair.tree(pair.backup)
 
 
-def test_changes_follow_at_once(pair: Pair) -> None:
-    data = pair.primary.directory / "data"
-    (data / "left.tmp").unlink()
+def test_the_first_copy_brings_everything_with_its_time(pair: TreePair, data: Path, copy: Path) -> None:
+    assert contents(copy) == contents(data)
+    assert (copy / "one.txt").stat().st_mtime_ns == (data / "one.txt").stat().st_mtime_ns
+    assert tree_status(pair.backup, "data")["files"] == tree_status(pair.primary, "data")["files"] == 2
+    assert not pair.backup.spans()
+
+
+def test_what_is_excluded_stays_where_it_is(pair: TreePair, data: Path, copy: Path) -> None:
+    (data / "left.tmp").write_text("excluded")
+    (copy / "own.tmp").write_text("excluded too")
+    (data / "after").write_text("after")
+    pair.wait_in_sync()
+    assert not (copy / "left.tmp").exists()
+    assert (copy / "own.tmp").exists()
+
+
+def test_changes_follow_at_once(pair: TreePair, data: Path, copy: Path) -> None:
     (data / "new").mkdir()
     (data / "new" / "three").write_text("three")
-    (data / "one.txt").unlink()
+    (data / "after").unlink()
     (data / "sub").rename(data / "moved")
-    pair.wait_for(lambda: same(pair), "the changes on the standby")
+    (data / "one.txt").chmod(0o640)
+    pair.wait_in_sync()
+    pair.wait_for(lambda: (copy / "one.txt").stat().st_mode & 0o777 == 0o640, "the permission bits")
 
 
-def test_what_was_written_while_the_primary_was_away_comes_back_before_it_takes_over(pair: Pair) -> None:
-    (pair.primary.directory / "data" / "left.tmp").unlink()
+def test_a_file_becomes_a_folder_and_a_folder_a_link(pair: TreePair, data: Path) -> None:
+    (data / "one.txt").unlink()
+    (data / "one.txt").mkdir()
+    (data / "one.txt" / "inside").write_text("inside")
+    (data / "new" / "three").unlink()
+    (data / "new").rmdir()
+    (data / "new").symlink_to("moved")
+    pair.wait_in_sync()
+
+
+def test_an_edit_on_the_standby_is_replaced_and_kept_in_the_archive(pair: TreePair, data: Path, copy: Path) -> None:
+    (copy / "one.txt" / "inside").write_text("edited where nobody should")
+    pair.wait_for(lambda: archived(pair.backup, "data/one.txt/inside") == [b"edited where nobody should"], "archived")
+    pair.wait_in_sync()
+    assert (copy / "one.txt" / "inside").read_text() == "inside"
+
+
+def test_an_own_file_on_the_standby_goes_to_the_archive(pair: TreePair, data: Path, copy: Path) -> None:
+    (copy / "nobody-asked-for-it").write_text("mine")
+    pair.wait_for(lambda: archived(pair.backup, "data/nobody-asked-for-it") == [b"mine"], "archived")
+    pair.wait_in_sync()
+
+
+def test_d13_what_cannot_be_replicated_is_named_and_the_rest_goes_on(pair: TreePair, data: Path, copy: Path) -> None:
+    deep = data / "/".join(["d"] * 70)
+    deep.mkdir(parents=True)
+    refused = {
+        "aux.txt": "reserved",
+        "what?": "",
+        "drive:c": "",
+        "back\\slash": "",
+        "trailing.": "",
+        "blank ": "",
+        "Readme": "",
+        "pipe": "",
+        "null": "",
+        "out": "",
+        "absolute": "",
+        "long/" + "ü" * 127: "",
+    }
+    for name in refused:
+        (data / name).parent.mkdir(exist_ok=True)
+        if name == "pipe":
+            os.mkfifo(data / name)
+        elif name == "null":
+            os.mknod(data / name, 0o600 | 0o020000, os.makedev(1, 3))
+        elif name == "out":
+            (data / name).symlink_to("../../elsewhere")
+        elif name == "absolute":
+            (data / name).symlink_to("/etc/passwd")
+        else:
+            (data / name).write_text(name)
+    (data / "README").write_text("the first of two that Windows cannot tell apart")
+    Path(os.fsdecode(os.fsencode(data) + b"/\xff\xfe")).write_text("no name in UTF-8")
+    (data / "good").write_text("good")
+    pair.wait_for(lambda: (copy / "good").exists() and in_sync(pair.primary), "the rest")
+    status = tree_status(pair.primary, "data")
+    named = {each["path"]: each["reason"] for each in status["refused"]}
+    assert all(named.values())
+    assert set(refused) - {"long/" + "ü" * 127} <= set(named), named
+    assert status["refused_total"] >= len(refused) + 1
+    assert not any((copy / name).exists() or (copy / name).is_symlink() for name in set(named))
+    assert (copy / "README").exists()
+    told = " ".join(sentences(pair.primary, "name-refused"))
+    assert all(json.dumps(name, ensure_ascii=False)[1:-1].replace("\\\\", "\\") in told for name in named)
+    assert pair.primary.status()["readiness"]["ready"]
+    assert "cannot be replicated" in " ".join(pair.primary.status()["readiness"]["reasons"])
+
+
+def test_d14_a_file_that_changes_while_it_is_read_is_never_torn(pair: TreePair) -> None:
+    data, copy = pair.tree(pair.primary), pair.tree(pair.backup)
+    torn = []
+    for number in range(40):
+        pattern = bytes([65 + number % 26]) * 400_000
+        with open(data / "restless", "r+b" if number else "wb") as file:
+            file.write(pattern[:200_000])
+            file.flush()
+            time.sleep(0.01)
+            file.write(pattern[200_000:])
+        if (copy / "restless").exists():
+            arrived = (copy / "restless").read_bytes()
+            torn += [arrived] if len(set(arrived[:200_000])) > 1 or len(set(arrived[200_000:])) > 1 else []
+    assert not torn
+    pair.wait_for(lambda: (copy / "restless").read_bytes() == (data / "restless").read_bytes(), "its last state")
+
+
+@pytest.mark.parametrize("files", [2_000, pytest.param(20_000, marks=pytest.mark.long)])
+def test_d14_a_renamed_folder_of_many_files_delays_no_heartbeat(pair: TreePair, files: int) -> None:
+    data, copy = pair.tree(pair.primary), pair.tree(pair.backup)
+    many = data / "many"
+    many.mkdir()
+    for number in range(files):
+        (many / f"{number:06}").write_bytes(b"%06d" % number)
+    pair.wait_for(lambda: len(list(copy.glob("many/*"))) == files, "all of them", bound_s=120)
+    many.rename(data / "renamed")
+    pair.wait_for(
+        lambda: not (copy / "many").exists() and len(list(copy.glob("renamed/*"))) == files, "renamed", bound_s=120
+    )
+    assert all((copy / "renamed" / f"{n:06}").read_bytes() == b"%06d" % n for n in random.sample(range(files), 100))
+    for path in (data / "renamed").iterdir():
+        path.unlink()
+    (data / "renamed").rmdir()
+    pair.wait_for(lambda: not (copy / "renamed").exists(), "gone again", bound_s=120)
+    assert not sentences(pair.primary, "link-down")
+    assert not sentences(pair.backup, "link-down")
+
+
+def test_a_worker_that_dies_is_started_again_and_goes_on(pair: TreePair) -> None:
+    data, copy = pair.tree(pair.primary), pair.tree(pair.backup)
+    for number, node in enumerate(pair.nodes):
+        before = worker_pid(node)
+        kill_worker(node)
+        (data / f"after-{number}").write_text("written while it was gone")
+        pair.wait_for(lambda number=number: (copy / f"after-{number}").exists(), "what was written meanwhile")
+        assert worker_pid(node) not in (0, before)
+    assert pair.primary.status()["role"] == "active"
+    assert pair.backup.status()["role"] == "standby"
+
+
+def test_what_was_written_while_the_primary_was_away_comes_back_before_it_takes_over(pair: TreePair) -> None:
     pair.primary.kill()
     pair.wait_active(pair.backup)
-    data = pair.backup.directory / "data"
+    data = pair.tree(pair.backup)
     (data / "while-away").write_bytes(os.urandom(100_000))
-    (data / "one.txt").write_text("one, changed on the backup")
-    (data / "sub" / "two.bin").unlink()
-    (pair.backup.directory / "flows" / "flow.json").write_text('{"changed": true}')
+    (data / "moved" / "two.bin").write_text("changed on the backup")
+    (data / "good").unlink()
+    (pair.tree(pair.backup, "flows") / "flow.json").write_text('{"changed": true}')
     written = contents(data)
     pair.primary.start()
     pair.wait_in_order()
-    assert contents(pair.primary.directory / "data") == written
-    assert same(pair, "flows")
+    assert {path: contents(pair.tree(pair.primary)).get(path) for path in written} == written
+    assert not (pair.tree(pair.primary) / "good").exists()
+    assert (pair.tree(pair.primary, "flows") / "flow.json").read_text() == '{"changed": true}'
     assert pair.primary.status()["sync"]["last_gap_ms"] is not None
-
-
-def test_an_edit_on_the_standby_is_replaced_and_kept_in_the_archive(pair: Pair) -> None:
-    (pair.primary.directory / "data" / "left.tmp").unlink()
-    (pair.backup.directory / "data" / "one.txt").write_text("edited where nobody should")
-    pair.wait_for(lambda: same(pair), "the edit replaced")
-    kept = list((pair.backup.directory / "state" / "archive").glob("*/data/one.txt"))
-    assert [path.read_text() for path in kept] == ["edited where nobody should"]
+    assert pair.overlap_ns() == 0

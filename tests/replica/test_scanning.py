@@ -200,9 +200,7 @@ def test_a_link_put_in_the_place_of_a_folder_leads_nobody_out(tmp_path: Path, mo
     assert list(refused) == ["sub"]
 
 
-def test_an_unreadable_folder_is_told_apart_from_an_empty_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_folder_is_told_apart_from_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "a" / "x")
     write(tmp_path / "b" / "y")
     with unreadable(monkeypatch, "a", PermissionError(13, "Permission denied")):

@@ -42,7 +42,7 @@ def test_a_staged_file_holds_what_was_written_with_its_time(tmp_path: Path) -> N
     path = Path(staging.path(name))
     assert path.read_bytes() == b"contents"
     assert path.stat().st_mtime_ns == MTIME_NS
-    assert path.is_relative_to(tmp_path / ".pair-agent")
+    assert path.parent.parent.samefile(tmp_path / ".pair-agent")
     assert staging.holds(name, blake3(b"contents").digest())
     staging.flush([name])
     staging.clean()
@@ -204,7 +204,7 @@ def test_two_single_files_in_one_folder_do_not_share_what_is_staged(tmp_path: Pa
     stage(two, b"2")
     two.clean()
     assert one.holds(name, blake3(b"1").digest())
-    assert Path(one.path(name)).is_relative_to(tmp_path / ".pair-agent")
+    assert Path(one.path(name)).parent.parent.samefile(tmp_path / ".pair-agent")
     one.clean()
     assert list(tmp_path.iterdir()) == []
 

@@ -9,7 +9,7 @@ from tests.wine.windows_python import WindowsPython
 
 pytestmark = pytest.mark.wine
 
-PARTS = ("platform", "config", "admin", "cli", "link", "workload")
+PARTS = ("platform", "config", "admin", "cli", "link", "workload", "replica")
 
 IMPORT = """
 import importlib, sys
