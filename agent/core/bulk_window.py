@@ -27,7 +27,7 @@ IDLE_NS = 10_000_000_000  # after so long a pause the network may be another one
 SAMPLES_MAX = 512
 RATE_INTERVAL_NS = 250_000_000
 
-CREDIT_EVERY_BYTES = 1024 * 1024  # credit is due at once after so much,
+CREDIT_EVERY_BYTES = 2 * 1024 * 1024  # credit is due at once after so much,
 CREDIT_DELAY_NS = 5_000_000  # else after so long
 
 _NANOSECONDS_PER_SECOND = 1_000_000_000

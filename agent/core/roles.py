@@ -81,7 +81,9 @@ class Roles(Handover):
                 self._stop_ordered(now_ns)
             case told.Started():
                 self._started(now_ns)
-            case _:
+            case told.TreesHindered() | told.TreesIncomplete() | told.TreesComplete():
+                self._trees_changed(fact, now_ns)
+            case told.PeerFollows() | told.TreesOffered():
                 self._trees_changed(fact, now_ns)
         return self._finished()
 

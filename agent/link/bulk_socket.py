@@ -2,7 +2,8 @@
 
 trio's own SocketStream tells the kernel to wake a sender only when almost everything has left; that keeps latency low
 and costs a turn of the loop for every few kilobytes. Here the window bounds what is under way, so the kernel may buffer
-as it likes. Also plays back bytes that somebody else read from the socket first. Knows nothing of TLS.
+as it likes. For the same reason other tasks run after every TURN_BYTES, not at every call, unless a call has to wait.
+Also plays back bytes that somebody else read from the socket first. Knows nothing of TLS.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import trio
 from agent.platform.sockets import tune_link_socket
 
 KERNEL_TIMEOUT_MS = 60_000
+TURN_BYTES = 1024 * 1024
 NOTSENT_LOWAT_DEFAULT = 0  # the system's own, which is no limit
 
 
@@ -30,6 +32,7 @@ class BulkSocket(trio.abc.HalfCloseableStream):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT_DEFAULT)
         self._sock = sock
         self._received = received
+        self._bytes_in_turn = 0
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """See trio.abc.ReceiveStream."""
@@ -53,12 +56,13 @@ class BulkSocket(trio.abc.HalfCloseableStream):
                 raise trio.BrokenResourceError(f"the connection broke: {error}") from error
             else:
                 if not waited:
-                    await trio.lowlevel.cancel_shielded_checkpoint()
+                    await self._let_others_run(len(data))
                 return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """See trio.abc.SendStream."""
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._let_others_run(len(data))
         with memoryview(data) as whole:
             sent = 0
             while sent < len(whole):
@@ -89,6 +93,12 @@ class BulkSocket(trio.abc.HalfCloseableStream):
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
         await trio.lowlevel.checkpoint()
+
+    async def _let_others_run(self, count: int) -> None:
+        self._bytes_in_turn += count
+        if self._bytes_in_turn >= TURN_BYTES:
+            self._bytes_in_turn = 0
+            await trio.lowlevel.cancel_shielded_checkpoint()
 
     def _check_open(self) -> None:
         if self._sock.fileno() == -1:

@@ -168,13 +168,13 @@ class TlsStream(trio.abc.Stream):
         bytes_max = RECEIVE_BYTES if max_bytes is None else operator.index(max_bytes)
         if bytes_max < 1:
             raise ValueError("max_bytes must be at least 1")
-        return await self._receive(lambda: self._buffers.decrypt(bytes_max))
+        return await self._receive(lambda: self._buffers.decrypt(bytes_max), RECEIVE_BYTES)
 
     async def receive_into(self, buffer: memoryview) -> int:
         """Like `receive_some`, but puts the data into `buffer` and returns how many bytes they are, 0 for the end."""
-        return await self._receive(lambda: self._buffers.decrypt_into(buffer))
+        return await self._receive(lambda: self._buffers.decrypt_into(buffer), max(RECEIVE_BYTES, len(buffer)))
 
-    async def _receive(self, decrypt: Callable[[], _Received]) -> _Received:
+    async def _receive(self, decrypt: Callable[[], _Received], records_bytes: int) -> _Received:
         with self._receiving:
             self._check_open()
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -192,7 +192,7 @@ class TlsStream(trio.abc.Stream):
                         if not waited:
                             await trio.lowlevel.cancel_shielded_checkpoint()
                         return data
-                records = await self._transport.receive_some(RECEIVE_BYTES)
+                records = await self._transport.receive_some(records_bytes)
                 waited = True
                 self._check_open()
                 if not records:

@@ -13,13 +13,15 @@ import msgpack
 import trio
 
 from agent.core import bulk_messages as bulk
+from agent.core import bulk_wire
 from agent.core.errors import PairAgentError, PeerError
 from agent.core.tree_versions import TreeVersion
 from agent.link.bulk_stream import BulkStream, Data, Payload
 from agent.node.replica_status import Pace
 from agent.replica.archive import Archive
+from agent.replica.following import SinkOwner
 from agent.replica.local_trees import LocalTrees
-from agent.replica.sink import Sink, SinkOwner
+from agent.replica.sink import Sink
 from agent.replica.source import Source
 from agent.replica.worker_protocol import Stand
 
@@ -72,7 +74,7 @@ class Session:
 
     async def send(self, message: bulk.BulkMessage) -> None:
         """See `agent.replica.source.Outlet`."""
-        await self._stream.send_payload(bulk.encode(message))
+        await self._stream.send_payload(bulk_wire.encode(message))
 
     async def send_data(self, data: bytes | memoryview) -> None:
         """See `agent.replica.source.Outlet`."""
@@ -156,7 +158,7 @@ class Session:
                 if not isinstance(arrived, Payload):
                     await self._data(arrived)
                     continue
-                message = bulk.decode_untrusted(arrived.payload)
+                message = bulk_wire.decode_untrusted(arrived.payload)
                 if isinstance(message, bulk.Question):
                     nursery.start_soon(self._reply, message)
                 elif message is not None:

@@ -148,7 +148,7 @@ class Work:
                 if name in interrupted:
                     raise
                 continue
-            staging = Staging(root)
+            staging = Staging(root, self.local.disk)
             if name in interrupted:
                 carry_out(self.local, name, root, staging, self.archive, None, lambda outcome: None)
                 self.announce("tree-trouble", f"tree {name}: what a crash interrupted was finished", tree=name)
@@ -271,7 +271,7 @@ class Work:
     # -- what sessions ask and tell
 
     async def permit(self, incomplete: str) -> bool:
-        """See `agent.replica.sink.SinkOwner`."""
+        """See `agent.replica.following.SinkOwner`."""
         number, event, answers = next(self._permissions), trio.Event(), list[bool]()
         self._waiting[number] = event, answers
         self._tell(say.Permission(number, incomplete))
@@ -284,12 +284,12 @@ class Work:
         return answers[0]
 
     def permission_used(self) -> None:
-        """See `agent.replica.sink.SinkOwner`."""
+        """See `agent.replica.following.SinkOwner`."""
         while self._used:
             self._tell(say.ApplyEnded(self._used.pop()))
 
     def complete(self, term: int, merged: bool) -> None:
-        """See `agent.replica.sink.SinkOwner`."""
+        """See `agent.replica.following.SinkOwner`."""
         self.announce("sync-complete", f"every tree is as the other node's (term {term})", term=term)
         self._tell(say.Complete(term, merged))
 
@@ -305,15 +305,15 @@ class Work:
         await event.wait()
 
     def announce(self, code: str, sentence: str, **fields: object) -> None:
-        """See `agent.replica.sink.SinkOwner`."""
+        """See `agent.replica.following.SinkOwner`."""
         self._tell(say.Happened(code, sentence, fields))
 
     def conflicted(self, count: int) -> None:
-        """See `agent.replica.sink.SinkOwner`."""
+        """See `agent.replica.following.SinkOwner`."""
         self.conflicts += count
 
     def config_applied(self, tree: str) -> None:
-        """See `agent.replica.sink.SinkOwner`."""
+        """See `agent.replica.following.SinkOwner`."""
         self._tell(say.ConfigApplied(tree))
 
     def restart_asked(self, *, full: bool) -> None:

@@ -21,6 +21,7 @@ from agent.config.model import Tree, TreeKind
 from agent.core.errors import PairAgentError, TreeError
 from agent.core.tree_entries import EntryKind
 from agent.replica.contents import Changed, digest_of
+from agent.replica.file_system import FileSystem
 from agent.replica.file_tree import Fingerprint, Refused, TreeRoot, tree_root
 from agent.replica.index import Index, Update
 from agent.replica.scanning import Scanner
@@ -73,8 +74,10 @@ class LocalTrees:
         scan_interval_s: float,
         announce: Callable[..., None],
         watcher: Watcher | None = None,
+        disk: FileSystem | None = None,
     ) -> None:
-        """`announce(code, sentence, **fields)` takes events."""
+        """`announce(code, sentence, **fields)` takes events; `disk` carries out what changes the trees."""
+        self.disk = disk if disk is not None else FileSystem()
         self._index = index
         self._scan_interval_s = scan_interval_s
         self._announce = announce

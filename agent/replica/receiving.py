@@ -14,7 +14,7 @@ from typing import TypeAlias
 import trio
 from blake3 import blake3
 
-from agent.core.bulk_messages import GROWN, Begin, Copy, End, Files, SmallFile, Zeros
+from agent.core.bulk_messages import Begin, Copy, End, Files, SmallFile, Zeros
 from agent.core.errors import PeerError
 from agent.core.tree_entries import Entry
 from agent.replica.staging import ContentsDiffer, StagedFile, Staging

@@ -113,7 +113,7 @@ class Round:
         self._archive = archive
         self._errands = errands
         self._numbers = numbers
-        self._staging = Staging(self._root)
+        self._staging = Staging(self._root, local.disk)
         self.receiver = Receiver(self._staging, self._note_got)
         self._steps: list[Step] = []
         self._names: list[str] = []
@@ -466,7 +466,7 @@ def carry_out(
     Raises OSError when the disk fails; the journal stays then.
     """
     index = local.index
-    outcomes = apply(root, lambda: index.steps(name), staging, archive)
+    outcomes = apply(root, lambda: index.steps(name), staging, archive, local.disk)
 
     def results() -> Iterator[Applied]:
         for outcome in outcomes:

@@ -8,122 +8,39 @@ the agent, which makes it durable first. Knows nothing of roles: whether to foll
 from __future__ import annotations
 
 import errno
-import itertools
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
 import trio
 
 from agent.core.bulk_messages import (
     Applied,
     Ask,
-    Begin,
     BulkMessage,
-    Changes,
-    Copy,
-    End,
     Fetch,
-    Files,
     Follow,
     Hold,
     Mark,
     Progress,
     Troubled,
     Unfollow,
-    Zeros,
 )
 from agent.core.errors import PairAgentError
-from agent.core.tree_entries import EntryKind
-from agent.core.tree_names import refusal_of_link_untrusted, refusal_of_path_untrusted
-from agent.core.tree_plan import PlanMode, Want
+from agent.core.tree_plan import PlanMode
 from agent.core.tree_versions import Relation, TreeVersion, relation
-from agent.replica.archive import Archive
-from agent.replica.local_trees import LocalTree, LocalTrees, free_bytes
+from agent.replica.following import PATHS_MAX, Following, Listing, prepare, tell_what_came
+from agent.replica.local_trees import LocalTree, free_bytes
 from agent.replica.round import Result, Round, StuckError
-from agent.replica.source import Outlet
+from agent.replica.sink_intake import AGAIN_S, Intake
 from agent.replica.worker_protocol import Stand
 
-AGAIN_S = 5.0  # until a tree that could not be brought over is followed anew
 PROGRESS_S = 0.5
 SMALL_ROUND_FILES = 256  # what is left when a sink counts as caught up
 ROUNDS_MAX = 5  # that a workload which writes faster than the link can make a catch-up wait
-PATHS_MAX = 256
 
 
-class SinkOwner(Protocol):
-    """Whom the sink tells; called in the trio thread, must not block but where it is async."""
-
-    async def permit(self, incomplete: str) -> bool:
-        """Asks the agent whether the trees may be changed now."""
-
-    def permission_used(self) -> None:
-        """The apply has ended."""
-
-    def complete(self, term: int, merged: bool) -> None:
-        """Every tree is whole and as the source's in that term; `merged`: own changes were kept besides."""
-
-    def announce(self, code: str, sentence: str, **fields: object) -> None:
-        """Takes an event."""
-
-    def conflicted(self, count: int) -> None:
-        """So many paths were written on both nodes."""
-
-    def config_applied(self, tree: str) -> None:
-        """A config tree was changed."""
-
-
-@dataclass
-class Following:
-    """One tree that is followed."""
-
-    tree: LocalTree
-    number: int = 0  # of the Follow that counts
-    mark: Mark | None = None  # to be applied
-    rounds: int = 0  # since following began
-    last_changed: int = 0  # entries in the last round
-    problem: str = ""
-    again_at: float | None = None  # trio's clock
-    last_sync_ms: int | None = None  # wall clock
-    refused: tuple[tuple[str, str], ...] = ()
-    refused_total: int = 0
-    begun: bool = False  # its incoming changes are being taken
-
-
-@dataclass
-class Listing:
-    """A dry run: instead of being applied, rounds are listed."""
-
-    done: trio.Event
-    changes: list[dict[str, object]]
-    total: int = 0
-    size: int = 0
-    count_max: int = 0
-    waiting: set[str] | None = None
-    problem: str = ""
-
-
-class Sink:
+class Sink(Intake):
     """Follows one source over one bulk connection."""
-
-    def __init__(self, outlet: Outlet, local: LocalTrees, archive: Archive, owner: SinkOwner) -> None:
-        self._outlet = outlet
-        self._local = local
-        self._archive = archive
-        self._owner = owner
-        self._numbers = itertools.count(1)
-        self._stand: Stand | None = None
-        self._hold: Hold | None = None
-        self._following: dict[str, Following] = {}
-        self._relation = Relation.SAME
-        self._merging = False
-        self._round: Round | None = None
-        self._round_tree = ""
-        self._wake = trio.Event()
-        self._listing: Listing | None = None
-        self._full = False
-        self.complete_term: int | None = None
 
     # -- what is ordered
 
@@ -167,83 +84,7 @@ class Sink:
         """Why a tree cannot be brought over now; empty: nothing is in the way."""
         return next((f"tree {name}: {each.problem}" for name, each in self._following.items() if each.problem), "")
 
-    # -- what arrives
-
-    async def changes(self, message: Changes) -> None:
-        """Takes some of what stands at the source."""
-        following = self._following.get(message.tree)
-        if following is None or following.number != message.number:
-            return
-        wants = []
-        single_file = following.tree.root is not None and following.tree.root.single_file
-        for change in message.changes:
-            refusal = refusal_of_path_untrusted(change.path, single_file=single_file)
-            entry = change.entry
-            if refusal is None and entry is not None and entry.kind is EntryKind.LINK:
-                refusal = refusal_of_link_untrusted(change.path, entry.target)
-            if refusal is None:
-                wants.append(Want(change.path, entry, change.changed))
-            else:
-                shown = change.path.encode("utf-8", "backslashreplace").decode()
-                self._owner.announce("name-refused", f"tree {message.tree}: {shown}: {refusal}", tree=message.tree)
-        await self._begin_incoming(following)
-        await self._local.in_index(self._local.index.add_incoming, message.tree, wants)
-
-    async def _begin_incoming(self, following: Following, *, whole: bool = False) -> None:
-        if not following.begun:
-            following.begun = True
-            await self._local.in_index(self._local.index.begin_incoming, following.tree.name, whole)
-
-    async def mark(self, message: Mark) -> None:
-        """Takes the end of what is told: a round is due."""
-        following = self._following.get(message.tree)
-        if following is not None and following.number == message.number:
-            await self._begin_incoming(following)
-            if message.whole:
-                await self._local.in_index(self._local.index.incoming_is_whole, message.tree)
-            following.mark = message
-            self._ring()
-
-    def troubled(self, message: Troubled) -> None:
-        """The source cannot tell a tree now."""
-        if following := self._following.get(message.tree):
-            self._note_problem(following, message.sentence)
-        if self._listing is not None and self._listing.waiting is not None:
-            self._listing.problem = f"tree {message.tree}: {message.sentence}"
-            self._listing.done.set()
-
-    async def files(self, message: Files) -> None:
-        """Takes small files."""
-        if self._round is not None:
-            await self._round.receiver.files(message)
-
-    async def begin(self, message: Begin) -> None:
-        """Takes the beginning of a big file."""
-        if self._round is not None:
-            await self._round.receiver.begin(message)
-
-    async def piece(self, message: Copy | Zeros) -> None:
-        """Takes a piece of a big file that is not sent as data."""
-        if self._round is not None:
-            await self._round.receiver.piece(message)
-
-    async def end(self, message: End) -> None:
-        """Takes the end of a big file."""
-        if self._round is not None:
-            await self._round.receiver.end(message)
-
-    async def data(self, view: memoryview, release: Callable[[], None]) -> None:
-        """Takes a piece of a big file."""
-        if self._round is None:
-            release()
-        else:
-            await self._round.receiver.data(view, release)
-
     # -- following
-
-    def _ring(self) -> None:
-        wake, self._wake = self._wake, trio.Event()
-        wake.set()
 
     async def run(self) -> None:
         """Follows as ordered, until cancelled."""
@@ -310,7 +151,7 @@ class Sink:
         tree, hold = following.tree, self._hold
         assert hold is not None
         try:
-            await self._prepare(tree, hold)
+            await prepare(self._local, tree, hold)
             if full:
                 await self._local.scan(tree, full=True)
         except (PairAgentError, OSError) as error:
@@ -326,32 +167,6 @@ class Sink:
         following.number = next(self._numbers)
         await self._outlet.send(Follow(following.number, tree.name, *position, full))
         await self._outlet.flush()
-
-    async def _prepare(self, tree: LocalTree, hold: Hold) -> None:
-        """Makes sure that the tree fits the source's, and stands here. Raises PairAgentError or OSError."""
-        theirs = next((each for each in hold.trees if each.name == tree.name), None)
-        if theirs is None:
-            raise PairAgentError("no tree of this name is configured on the other node")
-        if theirs.kind != tree.kind.value:
-            raise PairAgentError(
-                f'its kind is "{tree.kind.value}" here and "{theirs.kind}" there; set the same on both'
-            )
-        if theirs.shape == "missing":
-            raise PairAgentError("it does not exist on the other node; nothing is taken for deleted")
-        await self._local.make_root(tree, single_file=theirs.shape == "file")
-        assert tree.root is not None
-        if tree.root.single_file != (theirs.shape == "file"):
-            here, there = ("a file", "a folder") if tree.root.single_file else ("a folder", "a file")
-            raise PairAgentError(
-                f"{tree.root.path} is {here} here and {there} on the other node; mend one of the paths"
-            )
-
-    def _note_problem(self, following: Following, problem: str) -> None:
-        if problem != following.problem:
-            self._owner.announce("sync-failed", f"tree {following.tree.name}: {problem}", tree=following.tree.name)
-        following.problem = problem
-        following.mark = None
-        following.again_at = trio.current_time() + AGAIN_S
 
     def _mode(self, stand: Stand) -> PlanMode:
         if stand.overwrite:
@@ -409,40 +224,16 @@ class Sink:
         following.refused, following.refused_total = tuple(result.refused[:PATHS_MAX]), result.refused_total
         if result.refused_total > len(following.refused):
             following.again_at = trio.current_time() + AGAIN_S
-        self._tell_what_came(tree, result)
+        tell_what_came(self._owner, tree, result)
         if result.changed and tree.kind.value == "config":
             self._owner.config_applied(tree.name)
-        await self._outlet.send(Applied(mark.number, tree.name, mark.seq, mark.final, following.refused, result.refused_total, free_bytes(tree)))
+        await self._outlet.send(
+            Applied(
+                mark.number, tree.name, mark.seq, mark.final, following.refused, result.refused_total, free_bytes(tree)
+            )
+        )
         await self._outlet.flush()
         self._note_complete(mark.term)
-
-    def _tell_what_came(self, tree: LocalTree, result: Result) -> None:
-        if result.conflicts_total:
-            self._owner.conflicted(result.conflicts_total)
-            named = ", ".join(result.conflicts[:5])
-            self._owner.announce(
-                "conflict",
-                f"tree {tree.name}: {result.conflicts_total} paths were written on both nodes, and the version that gave "
-                f"way is in the archive: {named}",
-                tree=tree.name,
-                paths=result.conflicts[:PATHS_MAX],
-            )
-        if result.archived_total:
-            named = ", ".join(each.path for each in result.archived[:5])
-            self._owner.announce(
-                "archived",
-                f"tree {tree.name}: {result.archived_total} versions went to the archive ({result.archived[0].reason}): "
-                f"{named}",
-                tree=tree.name,
-                items=[each.item for each in result.archived[:PATHS_MAX]],
-            )
-        if result.refused_total:
-            path, reason = result.refused[0]
-            self._owner.announce(
-                "name-refused",
-                f"tree {tree.name}: {result.refused_total} not brought over: {path}: {reason}",
-                tree=tree.name,
-            )
 
     def _note_complete(self, term: int | None = None) -> None:
         if not self._following or not all(each.rounds and not each.problem for each in self._following.values()):

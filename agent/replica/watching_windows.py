@@ -7,6 +7,7 @@ this makes no promise: it tells soon what it can, and scans find the rest.
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import threading
 from typing import Final
@@ -44,6 +45,7 @@ class TreeWatch:
 
     def begin(self) -> None:
         """Watches the whole tree; raises OSError."""
+        os.stat(self._top)  # a missing one is not always told
         try:
             self._notify = RustNotify([self._top], False, False, 300, not self._root.single_file, True)
         except RuntimeError as error:  # what watchfiles makes of most errors
@@ -78,7 +80,7 @@ class TreeWatch:
             except (OSError, RuntimeError) as error:
                 self.is_watching, self.failure = False, OSError(errno.EIO, str(error))
                 return
-            if not self._root.path.exists():
+            if not os.path.isdir(self._top):
                 self.is_watching, self.failure = False, OSError(errno.ENOENT, "it was moved or removed")
                 return
             if isinstance(changes, set):

@@ -37,6 +37,21 @@ def test_every_anchor_begins_with_a_marker_and_lies_within_a_block(data: bytes) 
             assert place % BLOCK + ANCHOR_BYTES <= BLOCK
 
 
+def test_an_anchor_that_would_reach_beyond_its_block_is_none() -> None:
+    only_at_the_end = bytes(BLOCK - ANCHOR_BYTES + 1) + noise(ANCHOR_BYTES - 1)
+    assert places(AnchorChooser(BLOCK), only_at_the_end * 8) == [None] * 4
+
+
+def test_a_marker_is_not_used_where_it_is_too_common() -> None:
+    chooser = AnchorChooser(BLOCK)
+    places(chooser, noise(GROUP))
+    (marker,) = chooser.markers
+    common = b"".join(marker.start + noise(7, seed) for seed in range(GROUP // 8))
+    place = chooser.choose(common, 0, GROUP)
+    assert place is not None
+    assert not common.startswith(marker.start, place)
+
+
 def test_in_a_long_block_an_anchor_lies_where_its_offset_can_be_told() -> None:
     block = 4 * OFFSETS
     late = bytes(OFFSETS) + noise(block - OFFSETS)

@@ -26,6 +26,7 @@ class CountingDisk(FileSystem):
 
     def __init__(self) -> None:
         self.calls = 0
+        self.descriptors: set[int] = set()
 
     def before(self, name: str, arguments: tuple[object, ...]) -> None:
         """Called before each call; raises what shall happen instead."""
@@ -41,6 +42,10 @@ def _counted(name: str) -> Callable[..., object]:
         self.before(name, arguments)
         self.calls += 1
         result = None if name in FLUSHES else real(self, *arguments, **more)
+        if name in ("create", "open"):
+            self.descriptors.add(result)  # type: ignore[arg-type]  # these two return one
+        elif name == "close":
+            self.descriptors.remove(arguments[0])  # type: ignore[arg-type]  # and this one takes it
         self.after(name, arguments, result)
         return result
 
@@ -69,6 +74,8 @@ class CrashingDisk(CountingDisk):
                 assert isinstance(descriptor, int)
                 assert isinstance(data, bytes | memoryview)
                 os.write(descriptor, data[: len(data) // 2])
+            for descriptor in self.descriptors:  # as the system does when a process has died
+                os.close(descriptor)
             raise Crash
 
 
@@ -90,6 +97,8 @@ class FailingDisk(CountingDisk):
             self._counted += 1
             if self._counted == self._at + 1:
                 self.failed = (name, *arguments)
+                if name == "close":
+                    os.close(arguments[0])  # type: ignore[arg-type]  # it is closed whatever it says
                 raise OSError(self._number, os.strerror(self._number))
 
 

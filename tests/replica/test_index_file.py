@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,8 +14,6 @@ from agent.core.errors import StateError
 from agent.replica import index_file, index_schema
 from agent.replica.index import Index
 from tests.replica.tree_scene import TREE, found_file
-
-only_posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows lets nobody copy a file that is locked")
 
 
 @pytest.fixture
@@ -175,7 +172,6 @@ def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
         Index(tmp_path / "folder")
 
 
-@only_posix
 def test_what_a_killed_process_wrote_is_there(path: Path, tmp_path: Path) -> None:
     index = Index(path)
     index.update(TREE, [found_file("a")])
@@ -186,7 +182,6 @@ def test_what_a_killed_process_wrote_is_there(path: Path, tmp_path: Path) -> Non
     index.close()
 
 
-@only_posix
 def test_no_seq_is_given_twice_even_if_the_last_writes_are_lost(path: Path, tmp_path: Path) -> None:
     index = Index(path)
     index.update(TREE, [found_file("a")])

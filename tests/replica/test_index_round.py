@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -22,7 +21,6 @@ from agent.replica.index import Index
 from agent.replica.steps import Applied, Step, StepKind
 from tests.replica.tree_scene import TREE, found_file, found_folder
 
-only_posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows lets nobody copy a file that is locked")
 SOURCE = b"source-index-id."
 
 
@@ -257,7 +255,6 @@ def test_staged_contents_outlive_a_round_that_came_to_nothing(index: Index, tmp_
     again.close()
 
 
-@only_posix
 def test_the_journal_is_there_after_a_crash_and_nothing_else_begins_before_it(index: Index, tmp_path: Path) -> None:
     stand(index, file("gone"), file("same"))
     tell(index, want("gone"), want(file("same")))

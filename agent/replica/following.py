@@ -1,0 +1,114 @@
+"""What a sink keeps of each tree that it follows, whom it tells, and the two steps around a round that need no state:
+making sure that a tree fits the source's, and telling what a round brought."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from agent.core.bulk_messages import Hold, Mark
+from agent.core.errors import PairAgentError
+from agent.replica.local_trees import LocalTree, LocalTrees
+from agent.replica.round import Result
+
+PATHS_MAX = 256
+
+
+class SinkOwner(Protocol):
+    """Whom the sink tells; called in the trio thread, must not block but where it is async."""
+
+    async def permit(self, incomplete: str) -> bool:
+        """Asks the agent whether the trees may be changed now."""
+
+    def permission_used(self) -> None:
+        """The apply has ended."""
+
+    def complete(self, term: int, merged: bool) -> None:
+        """Every tree is whole and as the source's in that term; `merged`: own changes were kept besides."""
+
+    def announce(self, code: str, sentence: str, **fields: object) -> None:
+        """Takes an event."""
+
+    def conflicted(self, count: int) -> None:
+        """So many paths were written on both nodes."""
+
+    def config_applied(self, tree: str) -> None:
+        """A config tree was changed."""
+
+
+@dataclass
+class Following:
+    """One tree that is followed."""
+
+    tree: LocalTree
+    number: int = 0  # of the Follow that counts
+    mark: Mark | None = None  # to be applied
+    rounds: int = 0  # since following began
+    last_changed: int = 0  # entries in the last round
+    problem: str = ""
+    again_at: float | None = None  # trio's clock
+    last_sync_ms: int | None = None  # wall clock
+    refused: tuple[tuple[str, str], ...] = ()
+    refused_total: int = 0
+    begun: bool = False  # its incoming changes are being taken
+
+
+@dataclass
+class Listing:
+    """A dry run: instead of being applied, rounds are listed."""
+
+    done: trio.Event
+    changes: list[dict[str, object]]
+    total: int = 0
+    size: int = 0
+    count_max: int = 0
+    waiting: set[str] | None = None
+    problem: str = ""
+
+
+async def prepare(local: LocalTrees, tree: LocalTree, hold: Hold) -> None:
+    """Makes sure that the tree fits the source's, and stands here. Raises PairAgentError or OSError."""
+    theirs = next((each for each in hold.trees if each.name == tree.name), None)
+    if theirs is None:
+        raise PairAgentError("no tree of this name is configured on the other node")
+    if theirs.kind != tree.kind.value:
+        raise PairAgentError(f'its kind is "{tree.kind.value}" here and "{theirs.kind}" there; set the same on both')
+    if theirs.shape == "missing":
+        raise PairAgentError("it does not exist on the other node; nothing is taken for deleted")
+    await local.make_root(tree, single_file=theirs.shape == "file")
+    assert tree.root is not None
+    if tree.root.single_file != (theirs.shape == "file"):
+        here, there = ("a file", "a folder") if tree.root.single_file else ("a folder", "a file")
+        raise PairAgentError(f"{tree.root.path} is {here} here and {there} on the other node; mend one of the paths")
+
+
+def tell_what_came(owner: SinkOwner, tree: LocalTree, result: Result) -> None:
+    """Tells the events of a round: conflicts, what went to the archive, what could not be brought over."""
+    if result.conflicts_total:
+        owner.conflicted(result.conflicts_total)
+        named = ", ".join(result.conflicts[:5])
+        owner.announce(
+            "conflict",
+            f"tree {tree.name}: {result.conflicts_total} paths were written on both nodes, and the version that gave "
+            f"way is in the archive: {named}",
+            tree=tree.name,
+            paths=result.conflicts[:PATHS_MAX],
+        )
+    if result.archived_total:
+        named = ", ".join(each.path for each in result.archived[:5])
+        owner.announce(
+            "archived",
+            f"tree {tree.name}: {result.archived_total} versions went to the archive ({result.archived[0].reason}): "
+            f"{named}",
+            tree=tree.name,
+            items=[each.item for each in result.archived[:PATHS_MAX]],
+        )
+    if result.refused_total:
+        path, reason = result.refused[0]
+        owner.announce(
+            "name-refused",
+            f"tree {tree.name}: {result.refused_total} not brought over: {path}: {reason}",
+            tree=tree.name,
+        )
