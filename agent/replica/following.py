@@ -10,8 +10,8 @@ import trio
 
 from agent.core.bulk_messages import Hold, Mark
 from agent.core.errors import PairAgentError
+from agent.replica.gathering import Result
 from agent.replica.local_trees import LocalTree, LocalTrees
-from agent.replica.round import Result
 
 PATHS_MAX = 256
 

@@ -29,8 +29,9 @@ from agent.core.errors import PairAgentError
 from agent.core.tree_plan import PlanMode
 from agent.core.tree_versions import Relation, TreeVersion, relation
 from agent.replica.following import PATHS_MAX, Following, Listing, prepare, tell_what_came
+from agent.replica.gathering import Result
 from agent.replica.local_trees import LocalTree, free_bytes
-from agent.replica.round import Result, Round, StuckError
+from agent.replica.round import Round, StuckError
 from agent.replica.sink_intake import AGAIN_S, Intake
 from agent.replica.worker_protocol import Stand
 

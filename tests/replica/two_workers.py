@@ -10,16 +10,20 @@ from typing import Any
 import trio
 
 from agent.config.model import Tree, TreeKind
+from agent.core.errors import PairAgentError
 from agent.core.tree_versions import TreeVersion
-from agent.link.bulk_stream import BulkStatistics, Payload
 from agent.node.replica_session import Session
+from agent.node.replica_work import Work
 from agent.replica.archive import Archive
 from agent.replica.index import Index
-from agent.replica.local_trees import LocalTrees
 from agent.replica.worker_protocol import Stand
+from tests.replica.interrupted_disk import Crash
+from tests.replica.memory_connection import Connection, Spoil
+from tests.replica.mortality import MortalDisk, Mortality, MortalTrees
 
 FOLLOWING = Stand(True, False, False, False, 1, False, 1)
 SERVING = Stand(False, False, True, True, 2, False, 1)
+PATIENCE_S = 30.0
 
 
 class QuietWatcher:
@@ -32,83 +36,77 @@ class QuietWatcher:
         return False
 
 
-@dataclass
-class MemoryData:
-    view: memoryview
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for something that no event tells of."""
+    with trio.fail_after(PATIENCE_S):
+        while not condition():
+            await trio.sleep(0.01)
 
-    def release(self) -> None:
-        pass
 
-
-class MemoryStream:
-    """One end of a connection in memory, in the shape of BulkStream."""
-
-    def __init__(self, out: trio.MemorySendChannel[Any], arriving: trio.MemoryReceiveChannel[Any]) -> None:
-        self._out, self._arriving = out, arriving
-        self.renewal_due = False
-        self.sent_bytes = 0
-        self.statistics = BulkStatistics(0, 0, 0, 0, False, 0.0, 0, None)
-
-    async def run(self) -> None:
-        await trio.sleep_forever()
-
-    async def send_payload(self, payload: bytes) -> None:
-        self.sent_bytes += len(payload)
-        await self._out.send(Payload(payload))
-
-    async def send_data(self, data: bytes | memoryview) -> None:
-        self.sent_bytes += len(data)
-        await self._out.send(MemoryData(memoryview(bytes(data))))
-
-    async def flush(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def receive(self) -> Any:
-        try:
-            return await self._arriving.receive()
-        except trio.EndOfChannel:
-            return None
-
-    async def aclose(self) -> None:
-        self._out.close()
+def contents_of(folder: Path) -> dict[str, Any]:
+    """Returns what stands in a folder: bytes of a file, target of a link, None for a folder."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if name.split("/")[0] != ".pair-agent":
+            link = path.is_symlink()
+            found[name] = str(path.readlink()) if link else None if path.is_dir() else path.read_bytes()
+    return found
 
 
 @dataclass
 class Worker:
-    """One node's side: trees in `folder`, and what it told its agent."""
+    """One node's side: a tree in `folder`, and what it told its agent. `place`: where the tree stands in `folder`."""
 
     folder: Path
     stand: Stand
     kind: TreeKind = TreeKind.DATA
     may_change: Callable[[str], bool] = lambda incomplete: True
+    place: str = "data"
+    makes_place: bool = True
     told: list[tuple[Any, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         (self.folder / "state").mkdir(parents=True, exist_ok=True)
-        (self.folder / "data").mkdir(exist_ok=True)
-        self.index = Index(self.folder / "state" / "index.db")
-        tree = Tree("data", self.kind, self.folder / "data")
-        self.local = LocalTrees([tree], self.index, 3600.0, self.announce, QuietWatcher())  # type: ignore[arg-type]
-        self.archive = Archive(self.folder / "state" / "archive", 0, 0)
-        self.tree = self.local.trees["data"]
+        if self.makes_place:
+            self.data.mkdir(exist_ok=True)
         self.session: Session | None = None
+        self.scope = trio.CancelScope()
         self.news = trio.Event()
+        self.open()
+
+    def open(self) -> None:
+        """Begins a process: what is on the disk is what there is."""
+        self.mortality = Mortality(self.folder / "state" / "index.db")
+        disk = MortalDisk(self.mortality)
+        self.index = Index(self.folder / "state" / "index.db")
+        trees = [Tree("data", self.kind, self.data)]
+        self.local = MortalTrees(trees, self.index, 3600.0, self.announce, QuietWatcher(), disk)  # type: ignore[arg-type]
+        self.local.mortality = self.mortality
+        self.archive = Archive(self.folder / "state" / "archive", files=disk)
+        self.tree = self.local.trees["data"]
+
+    async def crash(self) -> None:
+        """Ends the process, at once if it has not died by itself; only `open` is left to call."""
+        self.mortality.die()
+        self.scope.cancel()
+        while self.session is not None:
+            await trio.sleep(0.001)
+        self.mortality.bury(self.index)
+
+    def recover(self) -> None:
+        """Carries out what a crash interrupted, as a worker does before it says that it is ready."""
+        Work._recover(self)  # type: ignore[arg-type]  # of all that a Work is, it uses what a Worker has
 
     @property
     def data(self) -> Path:
-        return self.folder / "data"
+        return self.folder / self.place
 
     def contents(self) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for path in sorted(self.data.rglob("*")):
-            name = path.relative_to(self.data).as_posix()
-            if name.split("/")[0] != ".pair-agent":
-                link = path.is_symlink()
-                found[name] = str(path.readlink()) if link else None if path.is_dir() else path.read_bytes()
-        return found
+        return contents_of(self.data)
 
     def archived(self) -> list[bytes]:
-        batches = (self.folder / "state" / "archive").glob("*/data/**/*")
+        batches = (self.folder / "state" / "archive").glob("*/data*/**/*")
         return sorted(path.read_bytes() for path in batches if path.is_file())
 
     async def changed(self) -> None:
@@ -117,10 +115,14 @@ class Worker:
 
     async def until(self, *what: Any) -> None:
         """Waits until something was told."""
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE_S):
             while what not in [each[: len(what)] for each in self.told]:
                 self.news = trio.Event()
                 await self.news.wait()
+
+    def sentences(self, code: str) -> list[str]:
+        """Returns the events of one kind."""
+        return [each[2] for each in self.told if each[:2] == ("event", code)]
 
     def _note(self, *what: Any) -> None:
         self.told.append(what)
@@ -159,7 +161,7 @@ class Worker:
 
     def restart_asked(self, *, full: bool) -> None:
         if self.session is not None:
-            self.session.sink.restart(full=full)
+            self.session.restart(full=full)
 
     async def answer(self, what: str) -> dict[str, Any]:
         return {"what": what}
@@ -169,30 +171,56 @@ class Worker:
 
 
 class Joined:
-    """Two workers whose sessions run; leave with `cut` or at the end of the block."""
+    """Two workers whose sessions run until the connection breaks or the block ends; `failures` says how they ended.
 
-    def __init__(self, one: Worker, other: Worker) -> None:
-        self._workers = (one, other)
+    `cut_after` and `spoil` are those of the connection. Leaves the workers as their processes would be: alive.
+    """
+
+    def __init__(
+        self, one: Worker, other: Worker, *, cut_after: int | None = None, spoil: Spoil | None = None
+    ) -> None:
+        self.workers = (one, other)
+        self.connection = Connection(cut_after, spoil)
+        self.failures: dict[int, BaseException] = {}
+        self.over = trio.Event()
 
     async def __aenter__(self) -> Joined:
-        there, here = trio.open_memory_channel[Any](64), trio.open_memory_channel[Any](64)
-        ends = self._ends = MemoryStream(there[0], here[1]), MemoryStream(here[0], there[1])
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
-        for worker, end in zip(self._workers, ends, strict=True):
+        for worker in self.workers:
             await worker.changed()
             worker.told.clear()
+        self.begin(self._nursery)
+        return self
+
+    def begin(self, nursery: trio.Nursery) -> None:
+        """Starts both sessions as they are."""
+        for number, (worker, end) in enumerate(zip(self.workers, self.connection.ends, strict=True)):
             worker.session = Session(end, worker.local, worker.archive, worker, lambda worker=worker: worker.stand)  # type: ignore[arg-type,misc]
             worker.session.stand(worker.stand)
-            self._nursery.start_soon(worker.session.run)
-        return self
+            worker.scope = trio.CancelScope()
+            nursery.start_soon(self._run, number, worker, worker.session)
+
+    async def _run(self, number: int, worker: Worker, session: Session) -> None:
+        """As `Work` runs a session: what is wrong with the connection or the peer ends that alone."""
+        try:
+            with worker.scope:
+                await session.run()
+        except* (PairAgentError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, Crash) as group:
+            first: BaseException = group
+            while isinstance(first, BaseExceptionGroup):
+                first = first.exceptions[0]
+            self.failures[number] = first
+        finally:
+            worker.session = None
+            self.connection.break_off()
+            if not any(each.session for each in self.workers):
+                self.over.set()
 
     def received(self, worker: Worker) -> int:
         """Bytes that came to this worker."""
-        return self._ends[1 - self._workers.index(worker)].sent_bytes
+        return self.connection.ends[1 - self.workers.index(worker)].sent_bytes
 
     async def __aexit__(self, *_: Any) -> None:
         self._nursery.cancel_scope.cancel()
         await self._manager.__aexit__(None, None, None)
-        for worker in self._workers:
-            worker.session = None
