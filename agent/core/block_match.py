@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeAlias
 
-from agent.core.block_anchors import ANCHOR_BYTES, GROUP_BLOCKS, MARKER_SPACING_MIN, Anchor
+from agent.core.block_anchors import ANCHOR_BYTES, GROUP_BLOCKS, MARKER_SPACING_MIN
+from agent.core.block_lookup import BlockLookup
 from agent.core.block_signature import STRONG_BYTES, Signature, Strong
 
 COPY_BYTES_MAX = 1 << 24  # of one Copy, so that the receiver has something to do early
@@ -30,8 +31,6 @@ ZEROS_BYTES_MAX = 1 << 30
 
 _LOOKBACK_BYTES_MIN = 1 << 18  # of unsettled bytes, in which blocks before a found one are still recognised
 _BATCH_BYTES = 1 << 18  # collected before anything is looked at, so that small feeds stay cheap
-_SAME_CHECK_MAX = 4  # anchors with the same check that are kept
-_MOVED_BLOCKS_MAX = 1 << 17  # of a file whose blocks are recognised at the present alignment wherever they come from
 _CREDIT = 1  # blocks hashed in vain per block searched
 _CREDIT_BLOCKS_MAX = 32
 
@@ -78,8 +77,7 @@ class Matcher:
         self._lookback = max(_LOOKBACK_BYTES_MIN, 2 * GROUP_BLOCKS * self._block)
         self._zero_block = bytes(self._block)
         self._markers = [marker.pattern() for marker in signature.markers]
-        self._anchors: dict[int, list[Anchor]] | None = None
-        self._by_strong: dict[bytes, int] | None = None
+        self._lookup = BlockLookup(signature)
         self._fed: list[bytes] = []
         self._fed_bytes = 0
         self._buffer = b""
@@ -151,19 +149,12 @@ class Matcher:
     def _block_at(self, at: int) -> int | None:
         """Return the number of the old file's full block that stands at `at`, with the expected one preferred."""
         expected = self._expected if self._expected < self._signature.full_blocks else None
-        if expected is None and not self._moved_blocks():
+        if expected is None and not self._lookup.finds_blocks:
             return None
         digest = self._digest(at, self._block)
         if expected is not None and digest == self._signature.strong_of(expected):
             return expected
-        return self._moved_blocks().get(digest)
-
-    def _moved_blocks(self) -> dict[bytes, int]:
-        if self._by_strong is None:
-            count = self._signature.full_blocks
-            numbers = range(count - 1, -1, -1) if count <= _MOVED_BLOCKS_MAX else ()
-            self._by_strong = {self._signature.strong_of(number): number for number in numbers}
-        return self._by_strong
+        return self._lookup.block_with(digest)
 
     def _short_block_at(self, at: int) -> bool:
         """Copy the old file's last, shorter block if it is expected at `at` and stands there."""
@@ -183,7 +174,7 @@ class Matcher:
     def _search(self, end: int) -> bool:
         """Look for anchors from `_searched` to `end`; True if a block was found and the alignment follows it."""
         start, self._searched = self._searched, end
-        anchors = self._anchors_by_check()
+        anchors_with = self._lookup.anchors_with
         self._credit = min(self._credit + _CREDIT * (end - start), _CREDIT_BLOCKS_MAX * self._block)
         spots_max = max((end - start) // (MARKER_SPACING_MIN // 2), 4)
         buffer = self._buffer
@@ -191,7 +182,7 @@ class Matcher:
         for marker in self._markers:
             for spot in islice(marker.finditer(buffer, start, end), spots_max):
                 at = spot.start()
-                for anchor in anchors.get(crc32(buffer[at : at + ANCHOR_BYTES]), ()):
+                for anchor in anchors_with(crc32(buffer[at : at + ANCHOR_BYTES])):
                     if self._credit < self._block:
                         return False
                     block_at = at - anchor.offset
@@ -200,15 +191,6 @@ class Matcher:
                         if self._verify(block_at + step * self._block, anchor.block + step):
                             return True
         return False
-
-    def _anchors_by_check(self) -> dict[int, list[Anchor]]:
-        if self._anchors is None:
-            self._anchors = {}
-            for anchor in self._signature.anchor_list():
-                same = self._anchors.setdefault(anchor.check, [])
-                if len(same) < _SAME_CHECK_MAX:
-                    same.append(anchor)
-        return self._anchors
 
     def _verify(self, at: int, number: int) -> bool:
         """Settle up to the end of the old file's block `number` if that stands at `at`, unsettled."""

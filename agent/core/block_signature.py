@@ -109,12 +109,18 @@ class Signature:
         """Return the first STRONG_BYTES of the digest of a block, by its number."""
         return self.strongs[block * STRONG_BYTES : (block + 1) * STRONG_BYTES]
 
-    def anchor_list(self) -> Iterator[Anchor]:
-        """Yield the anchors in the order of the file."""
-        for group, (check, place) in enumerate(_ANCHOR.iter_unpack(self.anchors)):
-            if place != _NO_PLACE:
-                block, offset = divmod(place, OFFSETS)
-                yield Anchor(check, group * GROUP_BLOCKS + block, offset)
+    def anchor_of(self, group: int) -> Anchor | None:
+        """Return the anchor of a group of blocks, by its number."""
+        check, place = _ANCHOR.unpack_from(self.anchors, group * _ANCHOR.size)
+        if place == _NO_PLACE:
+            return None
+        block, offset = divmod(place, OFFSETS)
+        return Anchor(check, group * GROUP_BLOCKS + block, offset)
+
+    def checks(self) -> Iterator[int | None]:
+        """Yield the check of each group's anchor, None where there is none."""
+        for check, place in _ANCHOR.iter_unpack(self.anchors):
+            yield None if place == _NO_PLACE else check
 
     def to_wire(self) -> Iterator[bytes]:
         """Yield the signature in pieces of at most PIECE_BYTES_MAX bytes, `wire_bytes` in all."""
@@ -171,7 +177,10 @@ def _signature_untrusted(received: bytes) -> Signature:
         received[_HEAD.size : strongs_start],
         received[strongs_start:],
     )
-    for anchor in signature.anchor_list():
+    for group in range(len(signature.anchors) // _ANCHOR.size):
+        anchor = signature.anchor_of(group)
+        if anchor is None:
+            continue
         if anchor.block >= signature.full_blocks or anchor.offset + ANCHOR_BYTES > signature.block_bytes:
             raise PeerError("the other node sent a signature with an anchor outside of the file's full blocks")
     return signature

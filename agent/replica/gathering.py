@@ -4,7 +4,7 @@ disk are asked for, many at a time. Touches nothing of the tree."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 

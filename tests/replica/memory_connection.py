@@ -13,7 +13,7 @@ import trio
 
 from agent.link.bulk_stream import BulkStatistics, Payload
 
-IN_FLIGHT = 64  # messages that one end may be ahead of the other
+IN_FLIGHT = 16  # messages that one end may be ahead of the other
 WAITING_BYTES = 64 * 1024  # leave without a flush
 
 Spoil = Callable[["MemoryStream", Any], Any]

@@ -203,7 +203,7 @@ def test_a_cut_in_the_middle_of_a_big_file_is_gone_on_from(tmp_path: Path) -> No
         assert sink.contents() == {}
         async with Joined(source, sink) as joined:
             await sink.until("complete", 2)
-            assert joined.received(sink) < 25_000_000
+            assert joined.received(sink) < 35_000_000  # less than all, by far
             assert sink.contents() == source.contents()
 
     run(main)
