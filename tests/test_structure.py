@@ -37,7 +37,7 @@ CORE_MAY_IMPORT = frozenset(
     {
         *("__future__", "abc", "collections", "dataclasses", "enum", "types", "typing"),
         *("bisect", "functools", "heapq", "itertools", "operator"),
-        *("fractions", "hashlib", "hmac", "math", "struct"),
+        *("fractions", "hashlib", "hmac", "math", "struct", "zlib", "array"),
         *("ipaddress", "re", "string", "textwrap", "unicodedata"),
     }
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from agent.core.block_anchors import Anchor
 from agent.core.block_signature import STRONG_BYTES, Signature
@@ -39,9 +39,7 @@ class BlockLookup:
 
     def anchors_with(self, check: int) -> Iterator[Anchor]:
         """Yield anchors with this check, the last of the file first, SAME_CHECK_MAX at most."""
-        if self._last_group is None:
-            self._last_group = self._chain_groups()
-        group = self._last_group.get(check, _NONE)
+        group = self.checks.get(check, _NONE)
         for _ in range(SAME_CHECK_MAX):
             if group == _NONE:
                 return
@@ -49,6 +47,13 @@ class BlockLookup:
             assert anchor is not None
             yield anchor
             group = self._group_before[group]
+
+    @property
+    def checks(self) -> Mapping[int, int]:
+        """The checks that any anchor has, each with the last group that has it."""
+        if self._last_group is None:
+            self._last_group = self._chain_groups()
+        return self._last_group
 
     @property
     def finds_blocks(self) -> bool:

@@ -5,7 +5,7 @@
 
 *Alignment*: the block that is expected at `at`, because its forerunner was found just before. While that holds, each
 byte is hashed once and nothing else is done. Where it fails, the alignment is kept for one more block (bytes changed
-in place); after that anchors (`block_signature`) are looked for in what is not settled, at any offset. A block found
+in place); after that anchors (`block_anchors`) are looked for in what is not settled, at any offset. A block found
 through its anchor is verified by its strong digest, then extended backwards and forwards.
 
 Knows nothing of files, connections and BLAKE3. Invariants: the ops that were returned cover the new file without gap,
@@ -174,7 +174,7 @@ class Matcher:
     def _search(self, end: int) -> bool:
         """Look for anchors from `_searched` to `end`; True if a block was found and the alignment follows it."""
         start, self._searched = self._searched, end
-        anchors_with = self._lookup.anchors_with
+        checks = self._lookup.checks
         self._credit = min(self._credit + _CREDIT * (end - start), _CREDIT_BLOCKS_MAX * self._block)
         spots_max = max((end - start) // (MARKER_SPACING_MIN // 2), 4)
         buffer = self._buffer
@@ -182,7 +182,10 @@ class Matcher:
         for marker in self._markers:
             for spot in islice(marker.finditer(buffer, start, end), spots_max):
                 at = spot.start()
-                for anchor in anchors_with(crc32(buffer[at : at + ANCHOR_BYTES])):
+                check = crc32(buffer[at : at + ANCHOR_BYTES])
+                if check not in checks:
+                    continue
+                for anchor in self._lookup.anchors_with(check):
                     if self._credit < self._block:
                         return False
                     block_at = at - anchor.offset

@@ -36,19 +36,24 @@ class BulkSocket(trio.abc.HalfCloseableStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """See trio.abc.ReceiveStream."""
-        bytes_max = 64 * 1024 if max_bytes is None else max_bytes
-        if bytes_max < 1:
-            raise ValueError("max_bytes must be at least 1")
+        buffer = bytearray(64 * 1024 if max_bytes is None else max_bytes)
+        return bytes(buffer[: await self.receive_into(memoryview(buffer))])
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        """Like `receive_some`, but puts the bytes into `buffer` and returns how many they are."""
+        if not buffer:
+            raise ValueError("there must be room for at least 1 byte")
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._received:
-            data, self._received = self._received[:bytes_max], self._received[bytes_max:]
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            return data
+            count = min(len(buffer), len(self._received))
+            buffer[:count], self._received = self._received[:count], self._received[count:]
+            await self._let_others_run(count)
+            return count
         waited = False
         while True:
             self._check_open()
             try:
-                data = self._sock.recv(bytes_max)
+                count = self._sock.recv_into(buffer)
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._sock)
                 waited = True
@@ -56,8 +61,8 @@ class BulkSocket(trio.abc.HalfCloseableStream):
                 raise trio.BrokenResourceError(f"the connection broke: {error}") from error
             else:
                 if not waited:
-                    await self._let_others_run(len(data))
-                return data
+                    await self._let_others_run(count)
+                return count
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """See trio.abc.SendStream."""

@@ -38,7 +38,7 @@ import contextlib
 import enum
 import operator
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import trio
 from cryptography import x509
@@ -81,6 +81,14 @@ def server_stream(
 _Received = TypeVar("_Received", bytes, int)
 
 
+@runtime_checkable
+class FillingStream(Protocol):
+    """A transport that can receive into given memory, instead of making new memory every time."""
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        """Like `receive_some`, but puts the bytes into `buffer` and returns how many they are."""
+
+
 class _State(enum.Enum):
     NEW = "new"
     OPEN = "open"
@@ -106,6 +114,7 @@ class TlsStream(trio.abc.Stream):
     ) -> None:
         """Raises CredentialError if the identity's credentials cannot be used."""
         self._transport = transport
+        self._filling = transport if isinstance(transport, FillingStream) else None
         self._side = side
         self._trust = identity.trust
         self._buffers = TlsBuffers(identity, side, protocol, tells_bulk=tells_bulk)
@@ -192,12 +201,18 @@ class TlsStream(trio.abc.Stream):
                         if not waited:
                             await trio.lowlevel.cancel_shielded_checkpoint()
                         return data
-                records = await self._transport.receive_some(records_bytes)
                 waited = True
-                self._check_open()
-                if not records:
+                if self._filling is not None:
+                    count = await self._filling.receive_into(self._buffers.space(records_bytes))
+                    self._check_open()
+                    self._buffers.filled_untrusted(count)
+                else:
+                    records = await self._transport.receive_some(records_bytes)
+                    count = len(records)
+                    self._check_open()
+                    self._buffers.feed_untrusted(records)
+                if not count:
                     raise trio.BrokenResourceError("the connection was cut off: it ended without TLS close_notify")
-                self._buffers.feed_untrusted(records)
 
     async def aclose(self) -> None:
         """Says close_notify and closes the transport: at once if cancelled, after FAREWELL_SECONDS plus LINGER_SECONDS

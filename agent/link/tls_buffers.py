@@ -26,6 +26,7 @@ CHUNK_BYTES = 256 * 1024  # encrypted at a time
 _BYTES_WITHOUT_DATA_MAX = 256 * 1024
 _DECRYPTED_BYTES_MAX = 256 * 1024  # returned by one call
 _TAKEN_BYTES_MAX = 264 * 1024  # a batch of 256 KiB with the overhead of its records
+_SPACE_BYTES_MAX = 1024 * 1024
 _HANDSHAKE_TAKEN_BYTES = 8 * 1024  # strangers get no more memory than that
 
 _NO_CERTIFICATE = "peer did not return a certificate"
@@ -50,7 +51,9 @@ class TlsBuffers:
         self._plain = bytearray()
         self._plain_pointer: Any = None
         self._taken = bytearray(_HANDSHAKE_TAKEN_BYTES)
-        self._fed: Any = None  # what OpenSSL reads in place; None: nothing was fed since the handshake
+        self._fed: Any = None  # what OpenSSL reads in place, unless it is in `_space`
+        self._space = bytearray()
+        self._space_pointer: Any = None
         self._shaken_hands = False
         self._all_decrypted = False  # everything that was fed since the handshake
         self._bytes_without_data = 0
@@ -64,16 +67,33 @@ class TlsBuffers:
         """
         if not records:
             return
-        self._bytes_without_data += len(records)
-        if not self._shaken_hands:
-            self._connection.bio_write(records)
-            if self._hello is not None:
-                self._hello += records
+        if self._shaken_hands:
+            self._fed = ffi.from_buffer(records)
+            self._read_in_place(self._fed, len(records))
             return
+        self._bytes_without_data += len(records)
+        self._connection.bio_write(records)
+        if self._hello is not None:
+            self._hello += records
+
+    def space(self, bytes_max: int) -> memoryview:
+        """Returns memory for the next bytes that come from the other end; only when all earlier ones were decrypted."""
+        assert self._all_decrypted, "what was fed is not decrypted yet"
+        if min(bytes_max, _SPACE_BYTES_MAX) > len(self._space):
+            self._space = bytearray(min(bytes_max, _SPACE_BYTES_MAX))
+            self._space_pointer = ffi.from_buffer("char[]", self._space)
+        return memoryview(self._space)[:bytes_max]
+
+    def filled_untrusted(self, count: int) -> None:
+        """Takes the first `count` bytes of what `space` returned."""
+        if count:
+            self._read_in_place(self._space_pointer, count)
+
+    def _read_in_place(self, pointer: Any, count: int) -> None:
         assert self._all_decrypted, "records were fed before the earlier ones were decrypted"
         self._all_decrypted = False
-        self._fed = ffi.from_buffer(records)
-        bio = lib.BIO_new_mem_buf(self._fed, len(records))
+        self._bytes_without_data += count
+        bio = lib.BIO_new_mem_buf(pointer, count)
         lib.BIO_set_mem_eof_return(bio, -1)  # its end is not the connection's
         lib.SSL_set_bio(self._ssl, bio, self._records_out)  # frees the one before
         self._connection._into_ssl = bio

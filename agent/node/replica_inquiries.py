@@ -57,7 +57,7 @@ class Inquiries:
     def _session(self) -> Session:
         session = self._work.session
         if session is None:
-            raise PairAgentError(f"there is no connection for the trees: {self._work.connection_problem}")
+            raise PairAgentError(f"there is no connection for the trees: {self._work.bulk.problem}")
         return session
 
     @property

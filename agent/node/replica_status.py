@@ -88,7 +88,7 @@ def _sync(work: Work, session: Session | None, trees: list[dict[str, Any]]) -> d
         "seconds_left": None,
         "rate": None,
         "compressing": False,
-        "error": error or ("" if session is not None else work.connection_problem if work.link else ""),
+        "error": error or ("" if session is not None else work.bulk.problem if work.bulk.link else ""),
     }
     if session is None:
         return status

@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,10 @@ from agent.config.model import Config
 from agent.core import bulk_messages as bulk
 from agent.core.errors import PairAgentError, PeerError, StateError
 from agent.core.tree_versions import TreeVersion
-from agent.link.bulk import BulkAcceptor, open_bulk_client
 from agent.link.bulk_stream import BulkStream
-from agent.link.identity import Identity, load_identity
+from agent.link.identity import load_identity
 from agent.node.archive_inquiries import ARCHIVE_FOLDER
+from agent.node.bulk_link import BulkLink
 from agent.node.replica_inquiries import Inquiries
 from agent.node.replica_session import Session
 from agent.node.replica_status import snapshot
@@ -45,13 +45,11 @@ REPLICA_FOLDER = "replica"
 INDEX_FILE = "index.db"
 LOCK_PAUSE_S = 0.1
 LOCK_ATTEMPTS = 100
-REDIAL_PAUSES_S = (0.05, 0.2, 1.0, 5.0)
 SNAPSHOT_S = 0.2
 CONNECT_PATIENCE_S = 10.0  # for a bulk connection, until a catch-up has failed for want of it
 CATCH_UP_LOOK_S = 0.01
 EXPIRE_S = 3600.0
 MEGABYTE = 1_000_000
-KILOBYTE = 1_000
 SECONDS_PER_DAY = 86_400
 
 
@@ -61,8 +59,6 @@ class Work:
     def __init__(self, config: Config, tell: Callable[[say.Telling], None], taker: SocketTaker) -> None:
         self._config = config
         self._tell = tell
-        self._taker = taker
-        self._identity: Identity = load_identity(config.certificates)
         folder = config.state_directory / REPLICA_FOLDER
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder: Path = folder
@@ -75,20 +71,18 @@ class Work:
         )
         self.local: LocalTrees  # from `run` on
         self.session: Session | None = None
-        self.link: say.Link | None = None
-        self._link_changed = trio.Event()
         self.stand: say.Stand = say.Stand(False, False, False, False, 0, False, 0)
         self._permissions = itertools.count(1)
         self._waiting: dict[int, tuple[trio.Event, list[bool]]] = {}
         self._used: list[int] = []
         self._nursery: trio.Nursery | None = None
-        self._acceptor: BulkAcceptor | None = None
         self._catching_up: trio.CancelScope | None = None
         self._inquiries = Inquiries(self)
         self.archive_totals = (0, 0)
         self.round = 0  # the last that an operator asked for
         self.conflicts = 0  # since the worker started
-        self.connection_problem = "not connected yet"
+        identity = load_identity(config.certificates)
+        self.bulk = BulkLink(identity, taker, sync.rate_limit, self._run_session)
 
     @property
     def config(self) -> Config:
@@ -113,16 +107,9 @@ class Work:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 await nursery.start(self.local.run)
-                nursery.start_soon(self._connect)
+                nursery.start_soon(self.bulk.run)
                 nursery.start_soon(self._tell_snapshots)
                 nursery.start_soon(self._expire)
-                self._acceptor = BulkAcceptor(
-                    lambda: self._identity,
-                    lambda: self.link.key if self.link else None,
-                    on_stream=self._serve,
-                    on_refused=lambda address, sentence: log.warning("%s: %s", address, sentence),
-                )
-                nursery.start_soon(self._acceptor.run)
                 self._tell(say.Ready(os.getpid(), ""))
 
     def _locked(self) -> ExitStack:
@@ -162,18 +149,19 @@ class Work:
         """Takes an order of the agent."""
         match order:
             case say.Link():
-                self._use_link(order)
+                self.bulk.use(order)
             case say.Unlink():
-                self._use_link(None)
+                self.bulk.use(None)
             case say.Handover():
-                accepted = self._taker.take(order.token)
-                if accepted is not None and self._acceptor is not None:
-                    self._acceptor.take(accepted, order.received, order.address)
-                elif accepted is not None:
-                    accepted.close()
+                self.bulk.hand_over(order)
             case say.Stand():
                 version = (order.data_term, order.alone, order.base_term, order.offered_term)
-                news = version != (self.stand.data_term, self.stand.alone, self.stand.base_term, self.stand.offered_term)
+                news = version != (
+                    self.stand.data_term,
+                    self.stand.alone,
+                    self.stand.base_term,
+                    self.stand.offered_term,
+                )
                 self.stand = order
                 if self.session is not None:
                     self.session.stand(order)
@@ -204,69 +192,17 @@ class Work:
             self._nursery.start_soon(self._bounded, work, *arguments)
 
     async def _bounded(self, work: Callable[..., Any], *arguments: Any) -> None:
-        try:
+        with suppress(PeerError, trio.BrokenResourceError, trio.ClosedResourceError):  # who runs it knows
             await work(*arguments)
-        except (PeerError, trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the connection ended; who runs it knows
 
-    def _use_link(self, link: say.Link | None) -> None:
-        self.link = link
-        changed, self._link_changed = self._link_changed, trio.Event()
-        changed.set()
-
-    # -- the bulk connection
-
-    async def _connect(self) -> None:
-        """Dials, for as long as there is a link and dialling is this node's part; ends what belongs to an older link."""
-        while True:
-            link, changed = self.link, self._link_changed
-            with trio.CancelScope() as scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_cancel_on, changed, scope)
-                    if link is not None and link.dial:
-                        await self._dial(link)
-                    await trio.sleep_forever()
-            await self._drop_session()
-
-    async def _drop_session(self) -> None:
-        self.session = None
-
-    async def _dial(self, link: say.Link) -> None:
-        failures = 0
-        while True:
-            try:
-                stream = await open_bulk_client(link.host, link.port, self._identity, link.key)
-            except (PairAgentError, OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
-                self.connection_problem = str(error) or "no answer in time"
-            else:
-                failures = 0
-                await self._serve(stream, link.host)
-            await trio.sleep(REDIAL_PAUSES_S[min(failures, len(REDIAL_PAUSES_S) - 1)])
-            failures += 1
-
-    async def _serve(self, stream: BulkStream, address: str) -> None:
-        """Runs one connection, until it ends, the link does, or a newer one takes its place."""
-        del address
-        rate = self._config.sync.rate_limit
-        if rate:
-            stream.limit_rate(rate * KILOBYTE)
+    async def _run_session(self, stream: BulkStream) -> None:
         session = Session(stream, self.local, self.archive, self, lambda: self.stand)
         session.stand(self.stand)
         self.session = session
-        changed = self._link_changed
         try:
-            with trio.CancelScope() as scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_cancel_on, changed, scope)
-                    await session.run()
-                    nursery.cancel_scope.cancel()
-        except* (PeerError, OSError, trio.BrokenResourceError, trio.ClosedResourceError) as group:
-            self.connection_problem = _sentence(group)
+            await session.run()
         finally:
-            if self.session is session:
-                self.session = None
-            with trio.CancelScope(shield=True), trio.move_on_after(1.0):
-                await stream.aclose()
+            self.session = None
 
     # -- what sessions ask and tell
 
@@ -355,7 +291,7 @@ class Work:
             if session is not None and session.sink.following:
                 patience = trio.current_time() + CONNECT_PATIENCE_S
             elif trio.current_time() > patience:
-                return f"no connection for the trees: {self.connection_problem}"
+                return f"no connection for the trees: {self.bulk.problem}"
             await trio.sleep(CATCH_UP_LOOK_S)
 
     def _finish(self, number: int) -> None:
@@ -363,7 +299,7 @@ class Work:
             self._tell(say.Finished(number, undelivered))
 
         if self.session is None:
-            done(f"no connection for the trees: {self.connection_problem}")
+            done(f"no connection for the trees: {self.bulk.problem}")
         else:
             self.session.source.finish(number, done)
 
@@ -409,15 +345,3 @@ class Work:
     def free_bytes(self) -> dict[str, int]:
         """Returns the free bytes where each tree stands."""
         return {name: free_bytes(tree) for name, tree in self.local.trees.items() if tree.root is not None}
-
-
-async def _cancel_on(event: trio.Event, scope: trio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()
-
-
-def _sentence(group: BaseExceptionGroup[BaseException]) -> str:
-    first: BaseException = group
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    return str(first) or type(first).__name__

@@ -137,11 +137,10 @@ class Replication:
         record = self._owner.roles.record
         if not self.enabled or record.overwrite_due:
             self._owner.tell(told.CaughtUp(number))  # nothing is to come from the other node
-        elif not self._ready:
-            self._owner.tell(told.CatchUpFailed(number, STARTING))
         else:
-            self._orders["catch-up"] = number
-            self._send(say.CatchUp(number))
+            self._orders["catch-up"] = number  # a worker that is starting is told when it is ready
+            if self._ready:
+                self._send(say.CatchUp(number))
 
     def finish(self, number: int) -> None:
         """Carries out the effect SendFinalChanges."""
@@ -294,6 +293,8 @@ class Replication:
                 if self._link is not None:
                     self._send(self._link)
                 self.update()
+                if self._ready and (number := self._orders.get("catch-up")) is not None:
+                    self._send(say.CatchUp(number))
             case say.Permission():
                 self._permission(telling)
             case say.ApplyEnded():

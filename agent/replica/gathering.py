@@ -19,7 +19,7 @@ from agent.replica.archive import Archive
 from agent.replica.file_tree import TreeRoot
 from agent.replica.index import Row
 from agent.replica.local_trees import LocalTree, LocalTrees
-from agent.replica.receiving import Got, Group, Receiver, Wanted
+from agent.replica.receiving import ALTERED, Got, Group, Receiver, Wanted
 from agent.replica.sending import strong
 from agent.replica.staging import ContentsDiffer, Staging
 from agent.replica.steps import Archived, Step, StepKind
@@ -110,7 +110,7 @@ class Gathering:
         self._names: list[str] = []
         self._small: list[Wanted] = []  # to be asked for in one message
         self._small_bytes = 0
-        self._grown: set[str] = set()  # small files that are not small any more
+        self._again_paths: set[str] = set()  # asked for once more, as big files and whole
         self._again: list[Step] = []  # to be asked for as big files
         self._room = trio.Event()
         self._ahead_bytes = 0
@@ -241,7 +241,7 @@ class Gathering:
         conflict = decision.deed is Deed.CONFLICT
         kind = StepKind.ARCHIVE_STAGED if conflict else StepKind.PUT_FILE
         step = await self._step(kind, want, row, decision, entry)
-        if entry.size <= SMALL_FILE_BYTES_MAX and want.path not in self._grown:
+        if entry.size <= SMALL_FILE_BYTES_MAX:
             self._small.append(Wanted(0, step))
             self._small_bytes += entry.size
             if len(self._small) >= GROUP_FILES or self._small_bytes >= GROUP_BYTES:
@@ -313,8 +313,9 @@ class Gathering:
             self._ahead_bytes -= entry.size
             self._done(entry.size)
             if got.step is None:
-                if got.problem == GROWN and entry.path not in self._grown:
-                    self._grown.add(entry.path)
+                # A short digest of a block can collide: what was made of an older version is sent whole, once.
+                if got.problem in (GROWN, ALTERED) and entry.path not in self._again_paths:
+                    self._again_paths.add(entry.path)
                     self._again.append(got.wanted.step)
                     continue
                 if got.problem != "it is gone":

@@ -272,7 +272,12 @@ class Placing:
         folder = place.rpartition("/")[0]
         owner = self._owners.get(folder)
         if owner is None:
-            status = os.stat(self._standing.path(folder) if place else self._top)
+            try:
+                status = os.stat(self._standing.path(folder) if place else self._top)
+            except (FileNotFoundError, NotADirectoryError):
+                if not folder:
+                    raise
+                return self._owner_above(folder)  # what only goes to the archive needs no folder here
             owner = self._owners[folder] = (status.st_uid, status.st_gid)
         return owner
 

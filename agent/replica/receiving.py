@@ -20,6 +20,7 @@ from agent.core.tree_entries import Entry
 from agent.replica.staging import ContentsDiffer, StagedFile, Staging
 from agent.replica.steps import Step
 
+ALTERED = "it arrived other than it was sent"
 PIECES_BEHIND = 8  # of at most a MiB each
 PARTIAL_BYTES_MIN = 1024 * 1024  # of a file that was cut off: less is not worth going on with
 
@@ -216,7 +217,7 @@ class Receiver:
         try:
             name = big.finish(end.digest, mtime_ns=end.mtime_ns, mode=mode)
         except ContentsDiffer:
-            return Got(wanted, None, problem="it arrived other than it was sent")
+            return Got(wanted, None, problem=ALTERED)
         return _got(wanted, name, end.digest, end.size, end.mtime_ns, mode)
 
     def leave(self) -> tuple[Wanted, str] | None:

@@ -43,10 +43,14 @@ def measure(directory: Path, trials: int, quick: bool) -> list[Row]:
 
 @dataclass(frozen=True)
 class Beside:
-    """What one copy did to the link: how late frames were without and with it, by side, in ms; and how long it took."""
+    """What one copy did to the link: how late frames were without and with it, by side, in ms; and how long it took.
+
+    `calm_changes` and `changes`: what nobody asked for in CALM_S without it, and while it went on.
+    """
 
     calm: tuple[list[float], list[float]]
     late: tuple[list[float], list[float]]
+    calm_changes: int
     changes: int
     seconds: float
 
@@ -65,6 +69,7 @@ def beside_copies(data: DataSet, directory: Path, trials: int) -> list[Row]:
     name = f"{data.name}, {INTERVAL_MS}/{TIMEOUT_MS} ms"
     rows = [
         Row(f"{name}: {', '.join(ROLE_EVENTS)}", [each.changes for each in found], "times", "0"),
+        Row(f"  the same, {CALM_S:.0f} s with nothing copied", [each.calm_changes for each in found], "times", "0"),
         Row(f"{name}: the copy", [each.seconds for each in found], "s"),
     ]
     for number, side in enumerate(SIDES):
@@ -79,18 +84,20 @@ def beside_one_copy(stage: Stage, directory: Path) -> Beside:
     measured = pair_with_tree(directory, stage.source, stage.destination, network=None, **timers)
     with contextlib.closing(measured):
         start_in_sync(measured)
-        port, client = measured.pair.port, client_port(measured)
-        with LinkWatch(port, client) as calm:
-            time.sleep(CALM_S)
         before = troubles(measured)
-        with LinkWatch(port, client) as watch:
+        with LinkWatch(measured.pair.port, client_port(measured)) as calm:
+            time.sleep(CALM_S)
+        calm_changes = troubles(measured) - before
+        measured.wait_in_order()  # a link that was lost without any copying is back, from another port
+        before = troubles(measured)
+        with LinkWatch(measured.pair.port, client_port(measured)) as watch:
             start = time.monotonic()
             stage.change()
             done = wait_patiently(lambda: is_in_sync(measured) and stage.looks_the_same(), "the copy")
         changes = troubles(measured) - before
         if changes:
             tell_troubles(measured)
-    return Beside(lateness(calm), lateness(watch), changes, done - start)
+    return Beside(lateness(calm), lateness(watch), calm_changes, changes, done - start)
 
 
 def lateness_rows(name: str, late: Sequence[list[float]], calm: Sequence[list[float]]) -> list[Row]:

@@ -40,17 +40,20 @@ Contents = dict[str, bytes | str | None]
 
 
 def contents(folder: Path) -> Contents:
-    """Returns what stands in a tree: contents of files, targets of links, None for folders; ours and excluded left out."""
+    """Returns what stands in a tree: contents of files, targets of links, None for folders.
+
+    Ours, what is excluded, and what cannot be replicated by its kind are left out.
+    """
     found: Contents = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if name.split("/")[0] == ".pair-agent" or ".tmp" in name:
-            continue
-        if path.is_symlink():
-            found[name] = os.readlink(path)
-        else:
+    for here, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name != ".pair-agent" and not name.endswith(".tmp")]
+        for name in (*folders, *(name for name in files if not name.endswith(".tmp"))):
+            path = Path(here, name)
             with contextlib.suppress(FileNotFoundError):  # replaced at this moment
-                found[name] = None if path.is_dir() else path.read_bytes()
+                if path.is_symlink():
+                    found[path.relative_to(folder).as_posix()] = os.readlink(path)
+                elif path.is_dir() or path.is_file():
+                    found[path.relative_to(folder).as_posix()] = None if path.is_dir() else path.read_bytes()
     return found
 
 

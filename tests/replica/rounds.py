@@ -18,6 +18,7 @@ from agent.replica.archive import Archive
 from agent.replica.file_system import FileSystem
 from agent.replica.file_tree import TreeRoot, fingerprint_of
 from agent.replica.staging import Staging
+from agent.replica.standing import Patience
 from agent.replica.steps import Applied, Blocked, Outcome, Step, StepKind
 from tests.replica.interrupted_disk import CountingDisk
 
@@ -130,7 +131,7 @@ class World:
         assert self.journal is not None
         journal = self.journal
         try:
-            self.applied = list(apply(self.root, lambda: iter(journal), staging, archive, files))
+            self.applied = list(apply(self.root, lambda: iter(journal), staging, archive, files, Patience(0.1)))
         finally:
             archive.close()
         self.journal = None

@@ -14,6 +14,7 @@ At the end, when both trees are the same, a version is accounted for if one of t
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -89,5 +90,6 @@ class Ledger:
 def shown(value: Value) -> str:
     """Returns a version in a few characters."""
     if isinstance(value, bytes):
-        return f"{value[:12].decode('latin-1')}({len(value)})"
+        words = b" ".join(re.findall(rb"\bv\d+ ", value)).decode()
+        return f"{words}({len(value)} bytes)"
     return "nothing" if value is None else f"link to {value}"

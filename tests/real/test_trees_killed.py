@@ -1,0 +1,239 @@
+"""Trees of a real pair whose processes are killed with -9 at random moments; the names tell the rows of FAULTS."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.replica.index import Index
+from tests.real.pair import Node
+from tests.real.tree_pair import (
+    KEEPER,
+    TreePair,
+    archived,
+    contents,
+    in_sync,
+    kill_worker,
+    notes,
+    reasons,
+    record_of,
+    running_tree_pair,
+    seeded,
+    sentences,
+    wait_worker_gone,
+    worker_pid,
+)
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX; the Wine lane has its own pair")
+
+KILLS = [6, pytest.param(100, marks=pytest.mark.long)]
+GENERATION_FILES = 150
+
+
+@pytest.fixture
+def slow_pair(tmp_path: Path) -> Iterator[TreePair]:
+    """A pair whose first copy takes a few seconds, not started."""
+    pair = TreePair(tmp_path, rate_kb=300)
+    for number in range(60):
+        (pair.tree(pair.primary) / f"small-{number}").write_bytes(os.urandom(10_000))
+    (pair.tree(pair.primary) / "big").write_bytes(os.urandom(700_000))
+    (pair.tree(pair.backup) / "was-here-before").write_text("of nobody's pair")
+    try:
+        yield pair
+    finally:
+        pair.close()
+
+
+def is_copying(node: Node) -> bool:
+    status = node.status()
+    return bool(status) and (status["sync"]["done_bytes"] > 0 or status["sync"]["state"] == "in-sync")
+
+
+def kill_in_the_middle(pair: TreePair, victim: Node, kills: int, seed: int) -> None:
+    """Kills the worker or the agent of one node at random moments of a copy to the backup, `kills` times at most."""
+    chance = seeded(seed)
+    for number in range(kills):
+        pair.wait_for(lambda: is_copying(pair.backup), "the copy going on")
+        time.sleep(chance.uniform(0, 1.0))
+        if in_sync(pair.backup):
+            break
+        if number % 3 == 0:  # a worker that dies too often is started again after ever longer pauses
+            kill_worker(victim)
+            pair.wait_for(lambda: worker_pid(victim) != 0, "a worker again")
+        else:
+            victim.kill()
+            if record_of(pair.backup).overwrite_due:
+                assert not pair.backup.spans()
+            victim.start()
+
+
+@pytest.mark.parametrize("kills", KILLS)
+def test_d1_a_target_killed_in_the_middle_of_a_copy_stays_incomplete_and_resumes(
+    slow_pair: TreePair, kills: int
+) -> None:
+    pair = slow_pair
+    for node in pair.nodes:
+        node.start()
+    kill_in_the_middle(pair, pair.backup, kills, 1)
+
+    pair.wait_for(lambda: is_copying(pair.backup), "the copy going on")
+    if not in_sync(pair.backup):  # alone with half a copy it does nothing, and says why
+        for node in pair.nodes:
+            node.kill()
+        assert record_of(pair.backup).overwrite_due
+        pair.backup.start()
+        pair.wait_for(lambda: "not finished" in pair.backup.status().get("reason", ""), "it says why it waits")
+        assert pair.backup.status()["role"] == "standby"
+        assert "first copy of the primary's trees is not finished" in reasons(pair.backup)
+        pair.primary.start()
+    pair.wait_in_order()
+    pair.wait_in_sync(60)
+    assert not pair.backup.spans()
+    assert archived(pair.backup, "data/was-here-before") == [b"of nobody's pair"]
+    assert len(list((pair.backup.directory / "state" / "archive").glob("*/data/*"))) == 1
+
+
+@pytest.mark.parametrize("kills", KILLS)
+def test_d2_a_source_killed_in_the_middle_of_a_copy_goes_on_where_it_was(slow_pair: TreePair, kills: int) -> None:
+    pair = slow_pair
+    written = contents(pair.tree(pair.primary))
+    for node in pair.nodes:
+        node.start()
+    kill_in_the_middle(pair, pair.primary, kills, 2)
+    pair.wait_in_order()
+    pair.wait_in_sync(60)
+    assert contents(pair.tree(pair.primary)) == written
+    assert not pair.backup.spans()
+
+
+def test_an_incomplete_node_starts_only_when_it_is_forced_and_warns(slow_pair: TreePair) -> None:
+    pair = slow_pair
+    for node in pair.nodes:
+        node.start()
+    pair.wait_for(lambda: is_copying(pair.backup), "the copy going on")
+    assert not pair.backup.status()["readiness"]["ready"]
+    for node in pair.nodes:
+        node.kill()
+    pair.backup.start("--force-activate")
+    pair.wait_active(pair.backup)
+    assert any("first copy" in sentence for sentence in sentences(pair.backup, "trees-incomplete"))
+
+
+@pytest.mark.parametrize("kills", KILLS)
+def test_d1_d2_killed_in_the_middle_of_a_resync_nothing_of_the_newer_side_is_lost(tmp_path: Path, kills: int) -> None:
+    """The backup took over and wrote; the primary comes back, and either dies while it is brought up to date."""
+    chance = seeded(3)
+    with running_tree_pair(tmp_path, rate_kb=400, standby_ms=60_000) as pair:
+        pair.primary.kill()
+        pair.wait_active(pair.backup)
+        data = pair.tree(pair.backup)
+        for number in range(40):
+            (data / f"while-away-{number}").write_bytes(os.urandom(20_000))
+        (data / "one.txt").write_text("changed on the backup")
+        written = contents(data)
+        before = len(pair.primary.spans())
+        pair.primary.start()
+        for number in range(kills):
+            pair.wait_for(lambda: is_copying(pair.primary), "the resync going on")
+            time.sleep(chance.uniform(0, 0.6))
+            if pair.primary.status().get("role") == "active":
+                break
+            assert len(pair.primary.spans()) == before
+            victim = chance.choice(pair.nodes)
+            if number % 3 == 0:
+                kill_worker(victim)
+            else:
+                victim.kill()
+                victim.start()
+        pair.wait_for(lambda: pair.primary.status().get("role") == "active", "the switchback", bound_s=60)
+        pair.wait_in_order()
+        pair.wait_in_sync(60)
+        assert contents(data) == written
+        assert pair.overlap_ns() == 0
+        assert not sentences(pair.primary, "conflict")
+
+
+@pytest.mark.parametrize("rounds", [3, pytest.param(40, marks=pytest.mark.long)])
+def test_d9_what_was_acknowledged_survives_the_death_of_everything(tmp_path: Path, rounds: int) -> None:
+    with running_tree_pair(tmp_path) as pair:
+        for number in range(rounds):
+            active = next(node for node in pair.nodes if node.status().get("role") == "active")
+            other = pair.other(active)
+            last = pair.tree(active) / f"acknowledged-{number}"
+            last.write_bytes(b"%d" % number * 5_000)
+            pair.wait_for(lambda path=pair.tree(other) / last.name: path.exists(), "what was written last")
+            pair.wait_for(lambda node=active: in_sync(node), "it is acknowledged")
+            for node in pair.nodes:
+                kill_worker(node)
+                node.kill()
+            for each in range(number + 1):
+                assert (pair.tree(other) / f"acknowledged-{each}").read_bytes() == b"%d" % each * 5_000
+            other.start()
+            if number < rounds - 1:
+                pair.wait_active(other)
+            active.start()
+            pair.wait_in_order()
+            pair.wait_in_sync()
+        assert pair.overlap_ns() == 0
+
+
+def generation(folder: Path) -> set[str]:
+    return {path.read_text() for path in folder.glob("generation-*")}
+
+
+def write_generation(folder: Path, number: int) -> None:
+    for each in range(GENERATION_FILES):
+        (folder / f"generation-{each:03}").write_text(f"{number} " + "x" * 200)
+
+
+@pytest.mark.parametrize("rounds", [4, pytest.param(60, marks=pytest.mark.long)])
+def test_d11_a_config_tree_is_wholly_old_or_new_whenever_its_agent_is_killed(tmp_path: Path, rounds: int) -> None:
+    chance = seeded(4)
+    pair = TreePair(tmp_path, workload=KEEPER)
+    write_generation(pair.tree(pair.primary, "flows"), 0)
+    halves = 0
+    try:
+        pair.start_each_with_own_folder()
+        for number in range(1, rounds + 1):
+            pair.backup.kill()
+            wait_worker_gone(pair.backup)
+            write_generation(pair.tree(pair.primary, "flows"), number)
+            flows = pair.tree(pair.backup, "flows")
+            new = f"{number} " + "x" * 200
+            looked_at = flows / f"generation-{chance.randrange(GENERATION_FILES):03}"
+            pair.backup.start()
+            pair.wait_for(one_of(looked_at, new), "the new generation coming")
+            pair.backup.kill()
+            wait_worker_gone(pair.backup)
+            if len(generation(flows)) > 1:
+                halves += 1
+                assert journalled(pair.backup) == ["flows"]
+            pair.primary.kill()
+            wait_worker_gone(pair.primary)
+            pair.backup.start()
+            pair.wait_active(pair.backup)  # what was acknowledged or journalled is whole before a workload starts
+            pair.primary.start()
+            pair.wait_in_order()
+            pair.wait_in_sync()
+        assert all(len(each["generations"]) == 1 for node in pair.nodes for each in notes(node) if not each["ended"])
+        print(f"killed in the middle of an apply {halves} times of {rounds}")
+    finally:
+        pair.close()
+
+
+def one_of(path: Path, text: str) -> Callable[[], bool]:
+    return lambda: path.read_text() == text
+
+
+def journalled(node: Node) -> list[str]:
+    """Returns the trees whose journal has to be carried out; the node's worker must not run."""
+    index = Index(node.directory / "state" / "replica" / "index.db")
+    try:
+        return index.applying_trees()
+    finally:
+        index.close()

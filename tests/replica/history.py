@@ -1,0 +1,522 @@
+"""A pair that lives through a random history: edits, failovers, crashes, partitions; the roles of both, in miniature.
+
+What a node notes of its version, and when, is the table of `agent.core.tree_versions`; who becomes active is decided as
+the roles decide it. What happens is drawn from one seed; how far a round has got by then is up to the machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import trio
+
+from agent.core.errors import PairAgentError
+from agent.core.tree_versions import TreeVersion, followed, merged, offered, went_on_alone, written
+from agent.replica.worker_protocol import Stand
+from tests.replica.interrupted_disk import Crash
+from tests.replica.random_edits import Editor
+from tests.replica.two_workers import Joined, Worker, contents_of
+from tests.replica.version_ledger import Ledger
+
+NOBODY = Stand(False, False, False, False, 0, False, 0)
+
+
+class Node(Worker):
+    """A worker with the part of its agent that concerns its trees. All but `active` is durable."""
+
+    def __init__(self, folder: Path, ledger: Ledger, *, primary: bool) -> None:
+        self.name = "primary" if primary else "backup"
+        self.primary = primary
+        self.ledger = ledger
+        self.version = TreeVersion()
+        self.term = 0  # the highest known
+        self.active_term = 0
+        self.incomplete = False
+        self.overwrite_due = False
+        self.active = False
+        self.up = True
+        self.changing = False  # a round is being put in place
+        self.peer: Node | None = None
+        self.linked = False
+        self.nursery: trio.Nursery | None = None
+        super().__init__(folder, NOBODY)
+
+    @property
+    def may_become_active(self) -> bool:
+        never_copied = self.version.data_term == 0 and not self.active_term
+        return self.up and not self.incomplete and (self.primary or not (self.overwrite_due or never_copied))
+
+    def activate(self) -> None:
+        assert self.peer is not None
+        self.term = max(self.term, self.peer.term if self.linked else 0) + 1
+        self.term += self.term % 2 != self.primary
+        self.active_term = self.term
+        self.version = written(self.version, self.term)
+        self.active = True
+        self.ledger.tell(f"{self.name}: active in term {self.term}")
+        self.tell_stand()
+
+    def stop(self) -> None:
+        self.active = False
+        self.ledger.tell(f"{self.name}: not active any more")
+        self.tell_stand()
+
+    def lose_link(self) -> None:
+        self.linked = False
+        if self.active:
+            self.version = went_on_alone(self.version)
+        self.tell_stand()
+
+    def tell_stand(self) -> None:
+        """Tells the worker what the roles make of this node, and the other worker the version if that is news."""
+        before, version = self.stand, self.version
+        following = self.linked and not self.active and self.follows
+        if self.overwrite_due and self.primary:
+            following = False
+        self.stand = Stand(
+            following,
+            self.overwrite_due,
+            self.primary,
+            self.active,
+            version.data_term,
+            version.alone,
+            version.base_term,
+            version.offered_term,
+        )
+        if self.session is not None and self.stand != before:
+            self.session.stand(self.stand)
+            if replace(before, following=False, overwrite=False, active=False) != replace(
+                self.stand, following=False, overwrite=False, active=False
+            ):
+                assert self.nursery is not None
+                self.nursery.start_soon(self._tell_hold)
+
+    @property
+    def follows(self) -> bool:
+        """Whether the other node's trees are to come here: it is active, or it was so last."""
+        peer = self.peer
+        assert peer is not None
+        return peer.active or (self.primary and peer.active_term > self.active_term)
+
+    async def _tell_hold(self) -> None:
+        try:
+            if self.session is not None:
+                await self.session.tell_hold()
+        except (trio.BrokenResourceError, trio.ClosedResourceError, Crash):
+            pass
+
+    # -- what the worker asks and tells
+
+    async def permit(self, incomplete: str) -> bool:
+        await trio.lowlevel.checkpoint()
+        if self.active or not self.up:
+            return False
+        self.changing = True
+        self.incomplete = self.incomplete or bool(incomplete)
+        return True
+
+    def permission_used(self) -> None:
+        self.changing = False
+        self.ledger.seen(self.name, self.contents())
+
+    def complete(self, term: int, merged_: bool) -> None:
+        source = TreeVersion(term)
+        self.ledger.tell(f"{self.name}: has everything of term {term}{' and its own' if merged_ else ''}")
+        self.version = merged(source) if merged_ else followed(source)
+        self.incomplete = False
+        self.overwrite_due = self.overwrite_due and not self.primary
+        self.tell_stand()
+
+    def followed(self, term: int) -> None:
+        if self.linked and term == self.version.data_term:
+            assert self.peer is not None
+            self.ledger.tell(f"{self.name}: the other has everything of term {term}")
+            self.version = followed(self.version)
+            self.overwrite_due = False
+            self.tell_stand()
+            if self.primary:  # reported over the link
+                self.peer.overwrite_due = False
+                self.peer.tell_stand()
+
+    async def offer(self, peer: TreeVersion) -> None:
+        await trio.lowlevel.checkpoint()
+        self.version = offered(self.version, peer)
+        self.tell_stand()
+
+    def announce(self, code: str, sentence: str, **fields: object) -> None:
+        self.ledger.tell(f"{self.name}: {code}: {sentence}")
+
+    def conflicted(self, count: int) -> None:
+        self.ledger.tell(f"{self.name}: {count} conflicts")
+
+
+class Pair:
+    """Both nodes and the link between them."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.random = Random(seed)
+        self.ledger = Ledger()
+        self.primary = Node(folder / "primary", self.ledger, primary=True)
+        self.backup = Node(folder / "backup", self.ledger, primary=False)
+        self.primary.peer, self.backup.peer = self.backup, self.primary
+        self.nodes = (self.primary, self.backup)
+        self._editor = Editor(self.random, [0])
+        self._joined: Joined | None = None
+        self._nursery: trio.Nursery | None = None
+
+    @property
+    def linked(self) -> bool:
+        return self.primary.linked
+
+    async def live(self, steps: int) -> None:
+        """Lives through a history, and checks at its end that nothing is missing."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for node in self.nodes:
+                node.nursery = nursery
+            self._scribble(self.primary, self.random.randint(0, 8))
+            if self.random.random() < 0.2:
+                self._scribble(self.backup, 3)
+            self.primary.overwrite_due = self.backup.overwrite_due = True  # as when a pair is made
+            await self.meet()
+            for _ in range(steps):
+                name = self.random.choices(list(HAPPENINGS), list(HAPPENINGS.values()))[0]
+                self.ledger.tell(f"-- {name}")
+                await getattr(self, name)()
+                await self._bury_the_dead()
+            self.ledger.tell("-- the end")
+            await self.make_peace()
+            nursery.cancel_scope.cancel()
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.close()
+
+    # -- what happens
+
+    def _scribble(self, node: Node, edits: int) -> None:
+        for _ in range(edits):
+            before = node.contents()
+            self._editor.edit(node.data)
+            self.ledger.edited(node.name, before, node.contents())
+
+    async def _scan(self, node: Node) -> None:
+        if node.up:
+            try:
+                await node.changed()
+            except Crash:
+                await self._bury_the_dead()
+
+    async def write(self) -> None:
+        for node in self.nodes:
+            if node.active and not node.changing:
+                self._scribble(node, self.random.randint(1, 5))
+                if self.random.random() < 0.7:
+                    await self._scan(node)
+
+    async def meddle(self) -> None:
+        """Somebody edits where nobody should."""
+        node = self.random.choice(self.nodes)
+        if not node.changing:
+            self._scribble(node, self.random.randint(1, 3))
+            if self.random.random() < 0.7:
+                await self._scan(node)
+
+    async def wait(self) -> None:
+        await trio.sleep(self.random.choice((0, 0.001, 0.01, 0.05, 0.2)))
+
+    async def rest(self) -> None:
+        """Waits until both are the same, if nothing is in the way."""
+        for node in self.nodes:
+            await self._scan(node)
+        with trio.move_on_after(1.0):
+            while self.linked and not self.in_step:
+                await trio.sleep(0.005)
+
+    @property
+    def in_sync(self) -> bool:
+        return self.primary.active and self.in_step
+
+    @property
+    def in_step(self) -> bool:
+        """Whether a standby has what the active node has."""
+        source = next((node for node in self.nodes if node.active), None)
+        if source is None or source.session is None or source.peer is None:
+            return False
+        return source.session.source.in_sync and source.contents() == source.peer.contents()
+
+    async def part(self) -> None:
+        """The link and all else between the nodes is gone; the standby takes over, or does not."""
+        await self._unlink()
+        for node in self.nodes:
+            if not node.active and node.may_become_active and not node.changing and self.random.random() < 0.6:
+                node.activate()
+
+    async def lose_connection(self) -> None:
+        """Only the bulk connection breaks, and is made again."""
+        if self._joined is not None:
+            self._joined.connection.break_off()
+            await self._joined.over.wait()
+            await self._join()
+
+    async def meet(self) -> None:
+        if self.linked or not all(node.up for node in self.nodes):
+            return
+        self.ledger.tell("linked")
+        for node in self.nodes:
+            node.linked = True
+        if any(node.overwrite_due for node in self.nodes):
+            for node in self.nodes:
+                node.overwrite_due = True
+        term = max(node.term for node in self.nodes)
+        for node in self.nodes:
+            node.term = term
+        if self.primary.active and self.backup.active:
+            self.backup.stop()
+        await self._join()
+        await self.decide()
+
+    async def decide(self) -> None:
+        """What linked roles do if neither is active: the primary becomes so, when it has what the backup wrote last."""
+        primary, backup = self.nodes
+        if not self.linked or primary.active or backup.active:
+            return
+        if primary.follows and not primary.overwrite_due:
+            primary.tell_stand()
+            with trio.move_on_after(5.0):
+                while not (primary.session is not None and primary.session.sink.caught_up):
+                    await trio.sleep(0.005)
+                    if not (primary.session or self._rejoined()):
+                        return
+                if primary.may_become_active and not primary.changing and primary.session:
+                    primary.activate()
+        elif primary.may_become_active and not primary.changing:
+            primary.activate()
+        elif backup.may_become_active and not backup.changing:
+            backup.activate()
+        for node in self.nodes:
+            node.tell_stand()
+
+    def _rejoined(self) -> bool:
+        return all(node.up and node.session for node in self.nodes)
+
+    async def hand_over(self) -> None:
+        source = next((node for node in self.nodes if node.active), None)
+        if not self.linked or source is None or source.session is None:
+            return
+        sink = source.peer
+        assert sink is not None
+        if source is self.primary and not sink.may_become_active:
+            return
+        if source is self.backup and self.primary.overwrite_due:
+            source.stop()
+            self.primary.activate()  # an operator's failback: its trees are to replace the backup's
+            source.tell_stand()
+            return
+        if not source.session.source.in_sync:
+            return
+        source.ledger.tell(f"{source.name}: hands over")
+        source.active = False  # its workload has ended; the agent still counts as active until all is sent
+        outcome: list[str] = []
+        source.session.source.finish(1 + self.random.randrange(1000), outcome.append)
+        with trio.move_on_after(5.0):
+            while not outcome:
+                await trio.sleep(0.002)
+        if outcome == [""] and sink.may_become_active and not sink.changing and self.linked:
+            source.tell_stand()
+            sink.activate()
+        elif source.up:
+            source.activate()
+        for node in self.nodes:
+            node.tell_stand()
+
+    async def crash(self) -> None:
+        """A node dies, now or within its next steps; the other one takes over, or does not."""
+        node = self.random.choice(self.nodes)
+        if not node.up:
+            return
+        if self.random.random() < 0.7:
+            node.mortality.left = self.random.choice((0, 1, 3, 10, 30, 100))
+            if node.active and not node.changing:
+                self._scribble(node, 2)
+            await self._scan(node)
+            with trio.move_on_after(0.3):
+                while not node.mortality.dead:
+                    await trio.sleep(0.005)
+        await self._die(node)
+
+    async def _bury_the_dead(self) -> None:
+        for node in self.nodes:
+            if node.up and node.mortality.dead:
+                await self._die(node)
+
+    async def _die(self, node: Node) -> None:
+        assert node.peer is not None
+        if not node.up:
+            return
+        node.up = False
+        node.ledger.tell(f"{node.name}: dies")
+        node.active = False
+        await node.crash()
+        node.changing = False
+        await self._unlink()
+        if node.peer.up and node.peer.may_become_active and not node.peer.active and self.random.random() < 0.7:
+            while node.peer.changing:
+                await trio.sleep(0.002)
+            if not node.peer.mortality.dead:
+                node.peer.activate()
+
+    async def revive(self) -> None:
+        for node in self.nodes:
+            if not node.up:
+                await self._revive(node)
+
+    async def _revive(self, node: Node) -> None:
+        if self.random.random() < 0.2:
+            self._scribble(node, 2)
+        node.open()
+        if self.random.random() < 0.2:
+            node.mortality.left = self.random.randrange(12)
+        try:
+            await trio.to_thread.run_sync(node.recover)
+        except Crash:
+            await node.crash()
+            node.ledger.tell(f"{node.name}: dies while it recovers")
+            node.open()
+            await trio.to_thread.run_sync(node.recover)
+        node.mortality.left = None
+        node.up = True
+        node.ledger.tell(f"{node.name}: lives again")
+        self.ledger.seen(node.name, node.contents())
+        await node.changed()
+        if not self.linked and node.may_become_active and self.random.random() < 0.3:
+            node.activate()  # nobody came within the initial standby
+
+    async def order_overwrite(self) -> None:
+        """A pair is made anew of what each of them holds."""
+        if self.random.random() < 0.3:
+            await self._unlink()
+            self.primary.overwrite_due = self.backup.overwrite_due = True
+
+    # -- the link
+
+    async def _join(self) -> None:
+        assert self._nursery is not None
+        try:
+            for node in self.nodes:
+                await node.changed()
+        except Crash:
+            return
+        self._joined = Joined(*self.nodes)
+        for node in self.nodes:
+            node.tell_stand()
+        self._joined.begin(self._nursery)
+
+    async def _unlink(self) -> None:
+        if not self.linked:
+            return
+        self.ledger.tell("not linked")
+        if self._joined is not None:
+            self._joined.connection.break_off()
+            for node in self.nodes:
+                node.scope.cancel()
+            await self._joined.over.wait()
+            self._joined = None
+        for node in self.nodes:
+            node.lose_link()
+
+    # -- the end
+
+    async def make_peace(self) -> None:
+        """Everything is mended; both trees are to be the same, and every version is to be accounted for."""
+        for node in self.nodes:
+            node.mortality.left = None
+        await self._bury_the_dead()
+        await self.revive()
+        await self._unlink()
+        await self.meet()
+        with trio.move_on_after(20.0) as scope:
+            while not self.in_sync:
+                await self._rejoin_if_broken()
+                await self.decide()
+                await trio.sleep(0.02)
+                if self.backup.active:
+                    await self.hand_over()
+        if scope.cancelled_caught:
+            raise AssertionError(self._differences())
+        for node in self.nodes:
+            self.ledger.seen(node.name, node.contents())
+        final = self.primary.contents()
+        missing = self.ledger.missing(final, [each for node in self.nodes for each in archived(node)])
+        assert not missing, "\n".join(missing)
+        await trio.sleep(0.02)
+        for node in self.nodes:
+            await node.changed()
+        assert final == self.backup.contents()
+        assert modes(self.primary.data) == modes(self.backup.data)
+
+    async def _rejoin_if_broken(self) -> None:
+        if self.linked and self._joined is not None and self._joined.over.is_set():
+            self.ledger.tell(f"the connection broke: {self._joined.failures}")
+            await self._join()
+
+    def _differences(self) -> str:
+        one, other = (node.contents() for node in self.nodes)
+        paths = sorted(path for path in one.keys() | other.keys() if one.get(path, 0) != other.get(path, 0))
+        states = [
+            f"{node.name}: active {node.active}, incomplete {node.incomplete}, overwrite {node.overwrite_due}, "
+            f"version {node.version}, stand {node.stand}, failures {self._joined and self._joined.failures}, "
+            f"problem {node.session and node.session.sink.problem}"
+            for node in self.nodes
+        ]
+        return "\n".join([f"not the same after all: {paths}", *states])
+
+
+def archived(node: Node) -> list[tuple[str, Any]]:
+    """Returns the versions in a node's archive: path and value."""
+    found = []
+    for batch in (node.folder / "state" / "archive").glob("*"):
+        for tree in batch.glob("data*"):
+            found += [(path, value) for path, value in contents_of(tree).items() if value is not None]
+    return found
+
+
+def modes(folder: Path) -> dict[str, int]:
+    """Returns the permission bits of all that has any."""
+    return {
+        name: (folder / name).stat().st_mode & 0o777
+        for name in contents_of(folder)
+        if not (folder / name).is_symlink()
+    }
+
+
+HAPPENINGS = {
+    "write": 30,
+    "meddle": 6,
+    "wait": 20,
+    "rest": 12,
+    "part": 4,
+    "meet": 8,
+    "lose_connection": 3,
+    "decide": 4,
+    "hand_over": 6,
+    "crash": 7,
+    "revive": 8,
+    "order_overwrite": 1,
+}
+
+
+async def live(folder: Path, seed: int) -> None:
+    """Lets a pair live through the history of `seed`; AssertionError with all that happened if something is wrong."""
+    pair = Pair(folder, seed)
+    try:
+        await pair.live(pair.random.randint(3, 40))
+    except (AssertionError, PairAgentError, BaseExceptionGroup) as error:
+        first: BaseException = error
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise AssertionError("\n".join([f"seed {seed}", *pair.ledger.story, str(first)])) from error
+    pair.close()
