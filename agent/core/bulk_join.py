@@ -55,7 +55,8 @@ def join_payload(keys: JoinKeys) -> bytes:
 
 def part_payload(error: PeerError) -> bytes:
     """Returns the message that tells the other end why this one leaves."""
-    packed: bytes = msgpack.packb([KIND_PART, {"code": error.code, "sentence": str(error)[:TEXT_CHARACTERS_MAX]}])
+    fields = {"code": error.code, "sentence": str(error)[:TEXT_CHARACTERS_MAX]}
+    packed: bytes = msgpack.packb([KIND_PART, fields], unicode_errors="replace")
     return packed
 
 

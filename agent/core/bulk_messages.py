@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, TypeAlias
 
 from agent.core.tree_entries import Entry
@@ -34,6 +35,14 @@ Trees: TypeAlias = tuple["Standing", ...]
 Refusals: TypeAlias = tuple[tuple[str, str], ...]
 Paths: TypeAlias = tuple[str, ...]
 SmallFiles: TypeAlias = tuple["SmallFile", ...]
+
+
+class Look(IntEnum):
+    """How a node makes sure of what stands in a tree, before it tells or compares."""
+
+    NONE = 0  # what notifications and earlier scans found is believed
+    METADATA = 1  # names, kinds, sizes, times
+    CONTENTS = 2  # every file is read again
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +83,14 @@ class Hold:
 @dataclass(frozen=True, slots=True)
 class Follow:
     """Sink: send what changed in this tree after `after` of the numbering `index` (empty: everything), then go on.
-    `full`: read all contents again first. `number` is repeated in all that this brings about: what still comes of an
+    `look`: a Look at the disk that comes first. `number` is repeated in all that this brings about: what still comes of an
     earlier Follow does not count."""
 
     number: Number
     tree: Sentence
     index: Token
     after: Number
-    full: bool
+    look: Number
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from agent.core.record import INCOMPLETE_CHARACTERS_MAX
 from agent.core.role_ground import RETRY_NS, Intent, RoleSettings
 from agent.core.role_table import Cause, Phase
 from agent.core.tree_versions import TreeVersion, followed, merged, offered
-from agent.core.vocabulary import NANOSECONDS_PER_MILLISECOND, Mode, TimeoutPolicy
+from agent.core.vocabulary import NANOSECONDS_PER_MILLISECOND, Mode, Role, TimeoutPolicy
 
 __all__ = ["RoleSettings", "Roles"]
 
@@ -168,6 +168,8 @@ class Roles(Handover):
         self._was_late = False
         if self.phase is Phase.AWAITING_PEER:
             self._nobody_came(now_ns)
+        elif self.phase is Phase.REQUESTING and self.peer is not None and self.peer.role is Role.STOPPING:
+            self._act_at_ns = now_ns + RETRY_NS  # it heard, and is sending its last changes, which can take long
         elif self.phase is Phase.REQUESTING:
             self._enter(
                 Phase.STANDBY, Cause.NO_ANSWER, "the other node did not answer the request for the role", now_ns

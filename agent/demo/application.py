@@ -1,14 +1,17 @@
-"""The application that the demo protects: appends a reading to a file every few milliseconds until it is stopped.
+"""The application that the demo protects: puts a reading into a folder every few milliseconds until it is stopped.
 
-    python -I -S application.py FILE
+    python -I -S application.py FOLDER PAUSE
 
-A reading is one line, written by one call so that a kill leaves no half of one: nanoseconds of the boot clock, node,
-term, number. The boot clock is the same on both nodes of the demo, so their files can be laid side by side. Knows
-nothing of roles: like any protected application it is started and stopped, and its term is in its environment.
+A reading is a file of one line, written by one call so that a kill leaves no half of one: nanoseconds of the boot clock,
+node, term, number. The boot clock is the same on both nodes of the demo, so their readings can be laid side by side.
+Numbers go on from the last file that stands in the folder: whoever starts with another node's data goes on with its
+numbers. Knows nothing of roles: like any protected application it is started and stopped, and its term is in its
+environment. While the file PAUSE exists it writes nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -19,7 +22,11 @@ if __name__ == "__main__":  # run as a file and isolated (-I), so that the packa
 from agent.platform.clock import boottime_ns
 
 READING_INTERVAL_MS = 10
-FILE_BYTES_MAX = 64 * 1024 * 1024  # then the file begins anew: a pair that is kept must not fill the disk
+# A pair that is kept must neither fill the disk nor keep the machine busy.
+FILES_KEPT = 5_000
+HURRIED_READINGS = 6_000  # of one run; then it takes its time
+LEISURELY_INTERVAL_MS = 1_000
+SUFFIX = ".txt"
 
 
 def encode_reading(taken_ns: int, node: str, term: int, number: int) -> bytes:
@@ -27,17 +34,31 @@ def encode_reading(taken_ns: int, node: str, term: int, number: int) -> bytes:
     return f"{taken_ns} {node} {term} {number}\n".encode("ascii")
 
 
+def file_name(number: int) -> str:
+    """Returns the name of the file of the reading with this number."""
+    return f"{number:09}{SUFFIX}"
+
+
+def last_number(folder: str) -> int:
+    """Returns the number of the last reading in the folder, 0 if there is none. An empty file was never written."""
+    with os.scandir(folder) as entries:
+        stems = (entry.name.removesuffix(SUFFIX) for entry in entries if entry.stat().st_size)
+        return max((int(stem) for stem in stems if stem.isdecimal()), default=0)
+
+
 def main() -> None:
-    """Writes readings to the file that the first argument names; ends only by being stopped."""
+    """Writes readings to the folder that the first argument names; ends only by being stopped."""
     node, term = os.environ["PAIR_AGENT_NAME"], int(os.environ["PAIR_AGENT_TERM"])
-    file = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    number = 0
+    folder, pause = sys.argv[1:3]
+    number, taken = last_number(folder), 0
     while True:
-        number += 1
-        written = os.write(file, encode_reading(boottime_ns(), node, term, number))
-        if number % (FILE_BYTES_MAX // written) == 0:
-            os.ftruncate(file, 0)
-        time.sleep(READING_INTERVAL_MS / 1000)
+        if not os.path.exists(pause):
+            number, taken = number + 1, taken + 1
+            with open(os.path.join(folder, file_name(number)), "wb", buffering=0) as file:
+                file.write(encode_reading(boottime_ns(), node, term, number))
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(folder, file_name(number - FILES_KEPT)))
+        time.sleep((READING_INTERVAL_MS if taken < HURRIED_READINGS else LEISURELY_INTERVAL_MS) / 1000)
 
 
 if __name__ == "__main__":

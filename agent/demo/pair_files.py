@@ -18,7 +18,7 @@ from pathlib import Path
 from agent.config.creation import NewNode, create_node
 from agent.config.document import CONFIG_NAME
 from agent.config.load import examine_config, load_config
-from agent.config.model import Heartbeat
+from agent.config.model import Heartbeat, TreeKind
 from agent.config.template import toml_text
 from agent.config.trusted import apply_trust, plan_trust
 from agent.core.errors import PairAgentError
@@ -33,10 +33,13 @@ LOG_BYTES_MAX = 16_384
 NODE_NAMES = ("node-a", "node-b")
 
 _APPLICATION = Path(__file__).with_name("application.py")
-_READINGS = "readings.txt"
+_READINGS = "readings"
+_PAUSE = "pause"
+_STATE = "state"
 _HEADING = "# One node of a pair on one machine, written by `pair-agent demo`.\n"
 
 Tables = Mapping[str, Mapping[str, object]]
+"""Settings by the headers that they stand under, "" for none."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,19 @@ class DemoNode:
         return self.folder / "agent.log"
 
     @property
-    def readings_path(self) -> Path:
-        """What the protected application writes on this node."""
+    def tree_path(self) -> Path:
+        """The tree: the folder that the protected application of this node writes to, and that both nodes have."""
         return self.folder / _READINGS
+
+    @property
+    def archive_path(self) -> Path:
+        """What would have been destroyed on this node; there only if there was any."""
+        return self.folder / _STATE / "archive"
+
+    @property
+    def pause_path(self) -> Path:
+        """A file; while it exists the protected application of this node writes nothing."""
+        return self.folder / _PAUSE
 
     def log_tail(self, lines_max: int) -> list[str]:
         """Returns the last lines of the agent's log, none if there is no log yet."""
@@ -86,8 +99,8 @@ class DemoPair:
 def create_pair(folder: Path) -> DemoPair:
     """Makes both nodes in `folder`, which exists. Raises PairAgentError if something cannot be written."""
     link_port, primary_port, backup_port = free_ports(3)
-    listening: Tables = {"server": {"port": link_port, "interface": LOOPBACK}}
-    dialling: Tables = {"connection": {"host": LOOPBACK, "port": link_port}}
+    listening: Tables = {"[server]": {"port": link_port, "interface": LOOPBACK}}
+    dialling: Tables = {"[connection]": {"host": LOOPBACK, "port": link_port}}
     primary = _create(folder, Mode.PRIMARY, NODE_NAMES[0], primary_port, listening)
     backup = _create(folder, Mode.BACKUP, NODE_NAMES[1], backup_port, dialling)
     for (node, _), (_, other) in ((primary, backup), (backup, primary)):
@@ -129,28 +142,31 @@ def free_ports(count: int) -> list[int]:
 def _create(folder: Path, mode: Mode, name: str, admin_port: int, tables: Tables) -> tuple[DemoNode, NewNode]:
     made = create_node(folder / name, mode, name, None)
     own: Tables = {
-        "": {"mode": mode, "name": name, "state_directory": "state"},
-        "certificates": {
+        "": {"mode": mode, "name": name, "state_directory": _STATE},
+        "[certificates]": {
             "own_certificate": "certs/own.crt",
             "own_key": "certs/own.key",
             "remote_certificate": "certs/remote.crt",
         },
-        "heartbeat": {"interval": HEARTBEAT.interval, "timeout": HEARTBEAT.timeout},
-        "workload": {
+        "[heartbeat]": {"interval": HEARTBEAT.interval, "timeout": HEARTBEAT.timeout},
+        "[workload]": {
             "kind": "process",
-            "command": [sys.executable, "-I", "-S", str(_APPLICATION), _READINGS],
+            "command": [sys.executable, "-I", "-S", str(_APPLICATION), _READINGS, _PAUSE],
             "stop_timeout": WORKLOAD_STOP_TIMEOUT_MS,
         },
-        "admin": {"interface": LOOPBACK, "port": admin_port},
+        "[[tree]]": {"name": _READINGS, "kind": TreeKind.DATA, "path": _READINGS},
+        "[admin]": {"interface": LOOPBACK, "port": admin_port},
     }
     made.config_path.write_text(_HEADING + _toml({**own, **tables}), encoding="utf-8", newline="\n")
-    return DemoNode(name, mode, folder / name, made.config_path, made.fingerprint), made
+    node = DemoNode(name, mode, folder / name, made.config_path, made.fingerprint)
+    node.tree_path.mkdir()
+    return node, made
 
 
 def _toml(tables: Tables) -> str:
     lines: list[str] = []
-    for table, values in tables.items():
-        if table:
-            lines += ["", f"[{table}]"]
+    for header, values in tables.items():
+        if header:
+            lines += ["", header]
         lines += [f"{key} = {toml_text(value)}" for key, value in values.items()]
     return "\n".join(lines) + "\n"

@@ -6,15 +6,20 @@ Invariant: whatever is measured here is measured from the readings alone, never 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
+from agent.demo.application import SUFFIX
+
+READING_BYTES_MAX = 128
+
 
 @dataclass(frozen=True)
 class Reading:
-    """One line of the application: when, on which node, in which term, and the how-manieth of this run."""
+    """One file of the application: when, on which node, in which term, and its number, which goes on across nodes."""
 
     taken_ns: int
     node: str
@@ -33,24 +38,43 @@ class Run:
     readings: int
 
 
-class ReadingsFile:
-    """Follows the file of one node: each call gives the readings that are new."""
+class ReadingsFolder:
+    """Follows the tree of one node: each call gives the readings that are new in it, whoever wrote them."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = 0
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: dict[str, tuple[int, int]] = {}
 
     def read_new(self) -> list[Reading]:
-        """Returns the readings since the last call; none while there is no file. A line without its end must wait."""
+        """Returns the readings since the last call; none while there is no folder. An empty file must wait."""
         try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                data = file.read()
+            with os.scandir(self._folder) as entries:
+                return list(self._new(entries))
         except FileNotFoundError:
             return []
-        whole = data[: data.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        return [reading for line in whole.splitlines() if (reading := parse_reading_untrusted(line)) is not None]
+
+    def _new(self, entries: Iterable[os.DirEntry[str]]) -> Iterator[Reading]:
+        for entry in entries:
+            if not entry.name.endswith(SUFFIX):
+                continue
+            try:
+                status = entry.stat()
+                # The other node's reading may take the place of one that it did not get.
+                mark = (status.st_size, status.st_mtime_ns)
+                if self._known.get(entry.name) == mark:
+                    continue
+                reading = _read_untrusted(entry.path)
+            except OSError:  # being replaced, or open elsewhere on Windows: the next call will do
+                continue
+            if reading is not None:
+                self._known[entry.name] = mark
+                yield reading
+
+
+def readings_below(folder: Path) -> set[Reading]:
+    """Returns the readings that stand anywhere below a folder now, whatever their files are called."""
+    files = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
+    return {reading for path in files if (reading := _read_untrusted(path)) is not None}
 
 
 def parse_reading_untrusted(line: bytes) -> Reading | None:
@@ -61,6 +85,13 @@ def parse_reading_untrusted(line: bytes) -> Reading | None:
         return Reading(int(taken_ns), node.decode("ascii"), int(term), int(number))
     except ValueError:
         return None
+
+
+def number_breaks(readings: Iterable[Reading]) -> list[int]:
+    """Returns every number that does not go on from the one before it, in order of time; they begin with 1."""
+    in_time = sorted(readings, key=lambda reading: reading.taken_ns)
+    numbers = [0, *(reading.number for reading in in_time)]
+    return [number for before, number in pairwise(numbers) if number != before + 1]
 
 
 def runs_of(readings: Iterable[Reading]) -> list[Run]:
@@ -97,3 +128,9 @@ def gap_before_ns(run: Run, runs: Sequence[Run]) -> int | None:
     """Returns how long nobody wrote before `run`, negative if somebody still did; None if it was the first."""
     before = [other.last_ns for other in runs if other != run and other.first_ns <= run.first_ns]
     return run.first_ns - max(before) if before else None
+
+
+def _read_untrusted(path: str) -> Reading | None:
+    with open(path, "rb") as file:
+        line = file.read(READING_BYTES_MAX)
+    return parse_reading_untrusted(line) if line.endswith(b"\n") else None

@@ -20,7 +20,7 @@ from agent.replica import worker_protocol as say
 
 log = logging.getLogger("agent.replica")
 
-REDIAL_PAUSES_S = (0.05, 0.2, 1.0, 5.0)
+REDIAL_PAUSES_S = (0.05, 0.1, 0.25, 0.5, 1.0)  # short: a primary that is back waits for this
 KILOBYTE = 1_000
 
 

@@ -139,7 +139,7 @@ class LocalTrees:
             self._note_problem(tree, "")
             if update.changed or update.gone:
                 tree.changed_at = tree.changed_at or time.monotonic()
-            self._note_refused(tree, update, whole="" in under)
+            self._note_refused(tree, update, under)
             tree.edited |= set(update.paths[:DIRTY_MAX]) if update.changed + update.gone < DIRTY_MAX else {""}
             tree.files, tree.size = await self.in_index(self._index.totals, tree.name)
             fresh, tree.scanned = not tree.scanned, True
@@ -195,7 +195,8 @@ class LocalTrees:
         if news:
             tree.tell_changed()
 
-    def _note_refused(self, tree: LocalTree, update: Update, *, whole: bool) -> None:
+    def _note_refused(self, tree: LocalTree, update: Update, under: tuple[str, ...]) -> None:
+        """Takes what scans below these paths refused in place of what earlier ones did there."""
         known = {each.path for each in tree.refused}
         for refused in update.refused:
             if refused.path not in known:
@@ -203,12 +204,12 @@ class LocalTrees:
                 self._announce(
                     "name-refused", f"tree {tree.name}: {shown} is not replicated: {refused.reason}", tree=tree.name
                 )
-        if whole:
-            tree.refused, tree.refused_count = update.refused, update.refused_count
-        else:
-            fresh = [each for each in update.refused if each.path not in known]
-            tree.refused = (tree.refused + fresh)[:DIRTY_MAX]
-            tree.refused_count += len(fresh)
+        looked_at, unlisted = set(under), tree.refused_count - len(tree.refused)
+        elsewhere = [each for each in tree.refused if not _is_below(each.path, looked_at)]
+        if "" in looked_at:
+            elsewhere, unlisted = [], 0
+        tree.refused_count = unlisted + len(elsewhere) + update.refused_count
+        tree.refused = (elsewhere + update.refused)[:DIRTY_MAX]
 
     # -- notifications
 
@@ -279,6 +280,12 @@ class LocalTrees:
             await self.scan(tree)
         if tree.problem:
             raise PairAgentError(f"tree {tree.name}: {tree.problem}")
+
+
+def _is_below(path: str, folders: set[str]) -> bool:
+    while path and path not in folders:
+        path = path.rpartition("/")[0]
+    return bool(path)
 
 
 def free_bytes(tree: LocalTree) -> int:

@@ -57,7 +57,7 @@ class Sink(Intake):
 
     def restart(self, *, full: bool) -> None:
         """Follows everything anew."""
-        self._full = full
+        self._next_look = Look.CONTENTS if full else Look.METADATA
         self._following.clear()
         self.complete_term = None
         self._ring()
@@ -131,14 +131,14 @@ class Sink(Intake):
         own = TreeVersion(stand.data_term, stand.alone, stand.base_term, stand.offered_term)
         self._relation = relation(own, TreeVersion(hold.data_term, hold.alone, hold.base_term, hold.offered_term))
         self._following = {name: Following(tree) for name, tree in self._local.trees.items()}
-        full, self._full = self._full, False
+        look, self._next_look = self._next_look, Look.NONE
         if self._relation is Relation.BOTH_CHANGED and not stand.overwrite:
             kept = "the ones here stay in place" if stand.primary else "the primary's stay in place"
             self._owner.announce(
                 "conflict", f"both nodes wrote their trees on their own; where both wrote the same path, {kept}"
             )
         for following in self._following.values():
-            await self._follow(following, full=full)
+            await self._follow(following, look=look)
 
     @property
     def source_version(self) -> TreeVersion:
@@ -148,26 +148,26 @@ class Sink(Intake):
             return TreeVersion()
         return TreeVersion(hold.data_term, hold.alone, hold.base_term, hold.offered_term)
 
-    async def _follow(self, following: Following, *, full: bool = False, whole: bool = False) -> None:
+    async def _follow(self, following: Following, *, look: Look = Look.NONE, whole: bool = False) -> None:
         tree, hold = following.tree, self._hold
         assert hold is not None
         try:
             await prepare(self._local, tree, hold)
-            if full:
-                await self._local.scan(tree, full=True)
         except (PairAgentError, OSError) as error:
             self._note_problem(following, str(error))
             return
         position = (b"", 0)
         # What was written here on its own is told of by the source only in a whole listing.
         edited = await self._local.in_index(self._local.index.has_local, tree.name)
-        if not (full or whole or edited or self._stand is None or self._stand.overwrite):
+        if not (look is Look.CONTENTS or whole or edited or self._stand is None or self._stand.overwrite):
             position = await self._local.in_index(self._local.index.peer_position, tree.name)
         following.begun, following.mark, following.problem = False, None, ""
         tree.edited.clear()
         following.number = next(self._numbers)
-        await self._outlet.send(Follow(following.number, tree.name, *position, full))
+        await self._outlet.send(Follow(following.number, tree.name, *position, look))
         await self._outlet.flush()
+        if look is not Look.NONE:  # while the source does the same; no round begins before this is done
+            await self._local.scan(tree, full=look is Look.CONTENTS)
 
     def _mode(self, stand: Stand) -> PlanMode:
         if stand.overwrite:
@@ -235,6 +235,7 @@ class Sink(Intake):
         )
         await self._outlet.flush()
         self._note_complete(mark.term)
+        await self._ask_for_edited(following)
 
     def _note_complete(self, term: int | None = None) -> None:
         if not self._following or not all(each.rounds and not each.problem for each in self._following.values()):
@@ -251,19 +252,21 @@ class Sink(Intake):
         """What was changed here is asked for again, and so replaced; the edited version goes to the archive."""
         while True:
             await tree.changed.wait()
-            following = self._following.get(tree.name)
-            if following is None or not following.rounds or self._listing is not None:
-                continue
-            paths, tree.edited = tree.edited, set()
-            if not paths:
-                continue
-            if len(paths) > PATHS_MAX or "" in paths:
-                following.again_at = trio.current_time()
-                following.refused_total = len(following.refused) + 1  # everything is told anew
-                self._ring()
-                continue
-            await self._outlet.send(Ask(tree.name, tuple(sorted(paths))))
-            await self._outlet.flush()
+            if following := self._following.get(tree.name):
+                await self._ask_for_edited(following)
+
+    async def _ask_for_edited(self, following: Following) -> None:
+        tree = following.tree
+        if not following.rounds or not tree.edited or self._listing is not None:
+            return  # the first round is not through yet, and asks when it is
+        paths, tree.edited = tree.edited, set()
+        if len(paths) > PATHS_MAX or "" in paths:
+            following.again_at = trio.current_time()
+            following.refused_total = len(following.refused) + 1  # everything is told anew
+            self._ring()
+            return
+        await self._outlet.send(Ask(tree.name, tuple(sorted(paths))))
+        await self._outlet.flush()
 
     # -- dry run
 

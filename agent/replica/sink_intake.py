@@ -14,6 +14,7 @@ from agent.core.bulk_messages import (
     End,
     Files,
     Hold,
+    Look,
     Mark,
     Troubled,
     Zeros,
@@ -50,7 +51,7 @@ class Intake:
         self._round_tree = ""
         self._wake = trio.Event()
         self._listing: Listing | None = None
-        self._full = False
+        self._next_look = Look.NONE  # at the disk, when following begins
         self.complete_term: int | None = None
 
     # -- what arrives

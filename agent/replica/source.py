@@ -24,6 +24,7 @@ from agent.core.bulk_messages import (
     Fetch,
     FetchSmall,
     Follow,
+    Look,
     Mark,
     Troubled,
 )
@@ -63,7 +64,7 @@ class Feed:
     final: int = 0  # asked for by the agent, to be told
     applied: bool = False  # since this sink follows
     due: bool = True  # something is to be told even if nothing changed
-    full: bool = False
+    look: int = Look.NONE
     refused: set[str] = field(default_factory=set)  # told again now and then
     free_bytes: int | None = None  # on the sink's disk
     refused_last: tuple[tuple[str, str], ...] = ()
@@ -150,9 +151,9 @@ class Source:
             return
         index_id = await self._local.in_index(self._local.index.index_id, tree.name)
         begins = await self._local.in_index(self._local.index.feed_begins, tree.name)
-        whole = message.index != index_id or message.after < begins or message.full
+        whole = message.index != index_id or message.after < begins or message.look >= Look.CONTENTS
         self._in_sync = False
-        self._feeds[tree.name] = Feed(tree, message.number, 0 if whole else message.after, whole, full=message.full)
+        self._feeds[tree.name] = Feed(tree, message.number, 0 if whole else message.after, whole, look=message.look)
         self._ring()
 
     def unfollow(self) -> None:
@@ -245,9 +246,9 @@ class Source:
             return
         final, due = max(feed.final, 0), feed.due  # what is asked for from here on is for the next time
         try:
-            if feed.full:
-                feed.full = False
-                await self._local.scan(tree, full=True)
+            if look := feed.look:
+                feed.look = Look.NONE
+                await self._local.scan(tree, full=look >= Look.CONTENTS)
             if final:
                 await self._local.settle(tree)
         except PairAgentError as error:

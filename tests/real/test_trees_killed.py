@@ -164,9 +164,9 @@ def test_d9_what_was_acknowledged_survives_the_death_of_everything(tmp_path: Pat
         for number in range(rounds):
             active = next(node for node in pair.nodes if node.status().get("role") == "active")
             other = pair.other(active)
-            last = pair.tree(active) / f"acknowledged-{number}"
-            last.write_bytes(b"%d" % number * 5_000)
-            pair.wait_for(lambda path=pair.tree(other) / last.name: path.exists(), "what was written last")
+            name = f"acknowledged-{number}"
+            (pair.tree(active) / name).write_bytes(b"%d" % number * 5_000)
+            pair.wait_for((pair.tree(other) / name).exists, "what was written last")
             pair.wait_for(lambda node=active: in_sync(node), "it is acknowledged")
             for node in pair.nodes:
                 kill_worker(node)
@@ -198,7 +198,7 @@ def test_d11_a_config_tree_is_wholly_old_or_new_whenever_its_agent_is_killed(tmp
     write_generation(pair.tree(pair.primary, "flows"), 0)
     halves = 0
     try:
-        pair.start_each_with_own_folder()
+        pair.start()
         for number in range(1, rounds + 1):
             pair.backup.kill()
             wait_worker_gone(pair.backup)

@@ -7,12 +7,14 @@ that ends in `.tmp` is excluded, so a test can put there what must not count.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ kind = "config"
 path = "flows"
 """
 
+KEEPER = [sys.executable, "-I", "-S", str(Path(__file__).with_name("keeper.py")), "."]
 Contents = dict[str, bytes | str | None]
 
 
@@ -127,6 +130,28 @@ def kill_worker(node: Node) -> None:
     if pid := worker_pid(node):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def wait_worker_gone(node: Node) -> None:
+    """Waits until no replica worker is left of a node whose agent was killed."""
+    deadline = time.monotonic() + WAIT_S
+    while any(_is_worker_of(process, node.pid) for process in psutil.process_iter()):
+        assert time.monotonic() < deadline, f"a replica worker outlives the agent of {node.name}"
+        time.sleep(0.02)
+
+
+def _is_worker_of(process: psutil.Process, agent: int) -> bool:
+    try:
+        words = process.cmdline()
+    except psutil.Error:
+        return False
+    return len(words) > 2 and words[1].endswith("replica_worker.py") and words[-1] == str(agent)
+
+
+def notes(node: Node) -> list[dict[str, Any]]:
+    """Returns what the workload of `keeper.py` noted on this node."""
+    lines = (node.directory / "notes").read_text().splitlines() if (node.directory / "notes").exists() else []
+    return [json.loads(line) for line in lines]
 
 
 def seeded(default: int) -> random.Random:

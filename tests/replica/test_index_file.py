@@ -108,6 +108,7 @@ def empty_tables(path: Path) -> None:
         lambda path: path.write_bytes(b"this is no index" * 1000),
         lambda path: overwrite(path, 0, bytes(4096)),
         lambda path: overwrite(path, 30, b"\xff" * 60),
+        lambda path: overwrite(path, 4096 * 23 + 3, b"\x01\x00"),
         lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 + 100]),
         empty_tables,
     ],

@@ -142,6 +142,23 @@ def test_what_lies_in_a_new_folder_before_it_is_watched_is_not_missed(tmp_path: 
 
 
 @only_linux
+def test_a_folder_that_was_moved_out_of_the_tree_is_no_longer_watched(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    write(tree / "a" / "b" / "file")
+
+    async def main() -> None:
+        async with watched(root_at(tree)) as (watcher, reports):
+            (tree / "a").rename(tmp_path / "elsewhere")
+            assert await watcher.barrier()
+            assert reports.take() == {"a"}
+            write(tmp_path / "elsewhere" / "b" / "file", "new")
+            assert await watcher.barrier()
+            assert reports.take() == set()
+
+    trio.run(main)
+
+
+@only_linux
 def test_links_are_not_followed_and_what_is_not_replicated_is_not_told(tmp_path: Path) -> None:
     outside, tree = tmp_path / "outside", tmp_path / "tree"
     write(outside / "file")

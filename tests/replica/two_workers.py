@@ -45,6 +45,14 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def contents_of(folder: Path) -> dict[str, Any]:
     """Returns what stands in a folder: bytes of a file, target of a link, None for a folder."""
+    while True:
+        try:
+            return _contents_of(folder)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            continue  # a round is putting something in place
+
+
+def _contents_of(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
