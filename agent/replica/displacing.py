@@ -56,7 +56,8 @@ class Displacing:
         staged = self._staging.path(step.staged)
         status = status_of(staged)
         if status is not None and step.entry is not None:
-            self._placing.dress(step.place, staged, status, step.entry, self._standing.status(step.place))
+            if stat.S_ISREG(status.st_mode):
+                self._placing.dress(step.place, staged, status, step.entry, self._standing.status(step.place))
             self._keep(step.path, staged, step.reason or "conflict", at_once)
 
     def give_way(self, step: Step, status: os.stat_result, action: Callable[[], None]) -> None:

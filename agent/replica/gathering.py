@@ -22,6 +22,7 @@ from agent.replica.local_trees import LocalTree, LocalTrees
 from agent.replica.receiving import ALTERED, Got, Group, Receiver, Wanted
 from agent.replica.sending import strong
 from agent.replica.staging import ContentsDiffer, Staging
+from agent.replica.standing import is_of_one_path
 from agent.replica.steps import Archived, Step, StepKind
 
 PAGE = 256
@@ -148,7 +149,7 @@ class Gathering:
                 if want.entry is not None and want.entry.kind is EntryKind.FILE:
                     await self._fetch(want, row, decision)
                 else:
-                    self.result.conflict(want.path)
+                    await self._stage_link(want, row, decision)
                 return
             case Deed.MAKE_FOLDER:
                 kind = StepKind.MAKE_FOLDER
@@ -229,6 +230,20 @@ class Gathering:
             file.abandon()
             raise
 
+    async def _stage_link(self, want: Want, row: Row | None, decision: Decision) -> None:
+        """Stages a link of the other node that is to go to the archive."""
+        assert want.entry is not None
+        try:
+            name = await trio.to_thread.run_sync(self._staging.link, want.entry.target)
+        except OSError as error:
+            if not is_of_one_path(error):
+                raise
+            self.result.refuse(want.path, f"its link cannot be made here: {error.strerror}")
+            return
+        self._steps.append(replace(await self._step(StepKind.ARCHIVE_STAGED, want, row, decision, want.entry), staged=name))
+        self._names.append(name)
+        self.result.conflict(want.path)
+
     def _note_staged(self, step: Step, name: str) -> None:
         self._steps.append(replace(step, staged=name))
         self._names.append(name)
@@ -276,9 +291,9 @@ class Gathering:
         while self.receiver.outstanding >= AHEAD_FILES or (
             self._ahead_bytes + size > AHEAD_BYTES and self.receiver.outstanding
         ):
+            room = self._room = trio.Event()  # before the flush, during which all of it may arrive
             await self._errands.flush()
-            self._room = trio.Event()
-            await self._room.wait()
+            await room.wait()
         self._ahead_bytes += size
 
     async def _partial(self, path: str) -> str:

@@ -50,9 +50,11 @@ class Round(Gathering):
                 path, reason = self.result.refused[0]
                 raise PairAgentError(f"{path}: {reason}; a config tree changes as one, so nothing of it was changed")
             await self._put_in_place(mark, incomplete)
-        except BaseException:
+        except BaseException as error:
             with trio.CancelScope(shield=True):
                 await self._leave()
+            if isinstance(error, BaseExceptionGroup) and (only := _only_error(error)) is not None:
+                raise only from error
             raise
         finally:
             self._staging.close()
@@ -167,6 +169,16 @@ def carry_out(
                 yield outcome
 
     index.finish_apply(name, results(), position)
+
+
+def _only_error(group: BaseExceptionGroup[BaseException]) -> OSError | PairAgentError | None:
+    """Returns what made a nursery fail, if that is one error which the caller knows."""
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        if len(first.exceptions) > 1:
+            return None
+        first = first.exceptions[0]
+    return first if isinstance(first, OSError | PairAgentError) else None
 
 
 def _deed_word(deed: Deed, row: Row | None) -> str:

@@ -20,6 +20,7 @@ from agent.core.bulk_messages import (
     Fetch,
     Follow,
     Hold,
+    Look,
     Mark,
     Progress,
     Troubled,

@@ -54,6 +54,15 @@ class Staging:
         path = self.path(name)
         return StagedFile(self._files, name, path, self._files.create(path), size_hint)
 
+    def link(self, target: str) -> str:
+        """Makes a symbolic link that leads to `target`, with "/" between names, and returns its name."""
+        self.make_folder()
+        self._count += 1
+        name = f"{self._names}-{self._count:x}"
+        text = target.replace("/", "\\") if sys.platform == "win32" else target
+        self._files.symlink(text, self.path(name), to_folder=False)
+        return name
+
     def resume(self, name: str) -> StagedFile | None:
         """Goes on with a file that was left unfinished; its `size` says from where. None if it is gone.
 
@@ -119,6 +128,8 @@ class Staging:
             raise
 
     def _flush_one(self, path: str) -> None:
+        if os.path.islink(path):
+            return  # it is a name and no more: flushed with the folder
         descriptor = self._files.open(path)
         try:
             self._files.flush(descriptor)
