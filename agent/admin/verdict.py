@@ -151,6 +151,8 @@ def _obstacles(view: PairView) -> Iterator[str]:
         yield "Maintenance is on: if the active node dies, nothing takes over. `pair-agent maintenance off` ends it."
     yield from _link_obstacles(view)
     if not view.linked:
+        if view.role is not Role.ACTIVE and not view.own_eligible:
+            yield f"Nor can this node become active by itself: {_sentence(view.own_ineligible_reason)}"
         return
     yield from _role_obstacles(view)
     standby = _standby(view)

@@ -28,7 +28,7 @@ def demo(ctx: click.Context, keep: bool, folder: Path | None) -> None:
     """Run a pair on this machine: two agents link up over TLS, the active one is killed, the backup takes over.
 
     Then the primary comes back and gets the role back. The protected application writes readings to disk all the
-    while, and what is measured at the end is measured from them. Takes less than 40 seconds, needs no rights and no
+    while, and what is measured at the end is measured from them. Takes less than a minute, needs no rights and no
     configuration, listens on the loopback interface only and leaves nothing behind, also after Ctrl-C.
 
     The exit code is 0 only if takeover and switchback were seen and no two applications ran at once.

@@ -189,7 +189,9 @@ class Settling(RoleGround):
 
     def _settle_with_nobody_active(self, peer: Report, cause: Cause, now_ns: int) -> None:
         give = Release(term=self.record.term, hold=False, reason="")
-        if self.record.maintenance and self._was_last_active:
+        if self.record.maintenance and self._was_last_active and self.obstacle:
+            self._stay(cause, f"it was active before, and maintenance is on, but {self.obstacle}", now_ns)
+        elif self.record.maintenance and self._was_last_active:
             self._activate(cause, "it was active before, and maintenance is on", now_ns)
         elif self.record.maintenance:
             give = replace(give, reason="it was active before, and maintenance is on")

@@ -21,10 +21,10 @@ if __name__ == "__main__":  # run as a file and isolated (-I), so that the packa
 
 from agent.platform.clock import boottime_ns
 
-READING_INTERVAL_MS = 10
+READING_INTERVAL_MS = 20
 # A pair that is kept must neither fill the disk nor keep the machine busy.
 FILES_KEPT = 5_000
-HURRIED_READINGS = 6_000  # of one run; then it takes its time
+HURRIED_READINGS = 3_000  # of one run; then it takes its time
 LEISURELY_INTERVAL_MS = 1_000
 SUFFIX = ".txt"
 
@@ -42,8 +42,8 @@ def file_name(number: int) -> str:
 def last_number(folder: str) -> int:
     """Returns the number of the last reading in the folder, 0 if there is none. An empty file was never written."""
     with os.scandir(folder) as entries:
-        stems = (entry.name.removesuffix(SUFFIX) for entry in entries if entry.stat().st_size)
-        return max((int(stem) for stem in stems if stem.isdecimal()), default=0)
+        named = ((entry.name.removesuffix(SUFFIX), entry) for entry in entries)
+        return max((int(stem) for stem, entry in named if stem.isdecimal() and entry.stat().st_size), default=0)
 
 
 def main() -> None:

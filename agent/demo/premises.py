@@ -100,6 +100,9 @@ def describe_kept(pair: DemoPair) -> list[str]:
             lines.append(f'  pair-agent {command} --config "{node.config_path}"')
     lines += [
         "",
+        "What only the killed node had:",
+        f'  pair-agent archive list --config "{pair.primary.config_path}"',
+        "",
         "Move the role to the other node, and back:",
         f'  pair-agent failover --config "{pair.backup.config_path}"',
         f'  pair-agent failback --config "{pair.backup.config_path}"',

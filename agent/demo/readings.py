@@ -6,6 +6,7 @@ Invariant: whatever is measured here is measured from the readings alone, never 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -44,19 +45,27 @@ class ReadingsFolder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._known: dict[str, tuple[int, int]] = {}
+        self._files = 0
 
     def read_new(self) -> list[Reading]:
         """Returns the readings since the last call; none while there is no folder. An empty file must wait."""
+        self._files = 0
         try:
             with os.scandir(self._folder) as entries:
                 return list(self._new(entries))
         except FileNotFoundError:
             return []
 
+    @property
+    def files(self) -> int:
+        """How many readings stood in the folder in the last call."""
+        return self._files
+
     def _new(self, entries: Iterable[os.DirEntry[str]]) -> Iterator[Reading]:
         for entry in entries:
             if not entry.name.endswith(SUFFIX):
                 continue
+            self._files += 1
             try:
                 status = entry.stat()
                 # The other node's reading may take the place of one that it did not get.
@@ -73,8 +82,12 @@ class ReadingsFolder:
 
 def readings_below(folder: Path) -> set[Reading]:
     """Returns the readings that stand anywhere below a folder now, whatever their files are called."""
-    files = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
-    return {reading for path in files if (reading := _read_untrusted(path)) is not None}
+    found = set()
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                found.add(_read_untrusted(os.path.join(place, name)))
+    return {reading for reading in found if reading is not None}
 
 
 def parse_reading_untrusted(line: bytes) -> Reading | None:

@@ -57,13 +57,14 @@ def run_demo(ask: Ask, screen: Screen, *, keep: bool) -> int:
 
 
 def _play(story: Story, pair: DemoPair, premises: Premises, screen: Screen, *, keep: bool) -> Result:
-    fault = story.tell()
+    fault, ending = story.tell()
     if keep:
+        story.resume()
         premises.keep()
-        return judge(story.runs(), fault)
+        return judge(story.runs(), fault, ending)
     premises.stop()
     # Only now, so that the end is judged too.
-    result = judge(story.runs(), fault)
+    result = judge(story.runs(), fault, ending)
     if not result.worked:
         screen.close()
         _show_logs(pair)

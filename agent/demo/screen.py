@@ -27,13 +27,13 @@ _STAGE_WIDTH = 11
 
 @dataclass(frozen=True)
 class NodeView:
-    """One node as it is seen now: `status` as its API gives it, None while it does not answer."""
+    """One node as it is seen now: `status` as its API gives it, None while it does not answer; `files` in its tree."""
 
     name: str
     mode: str
     running: bool
     status: Mapping[str, Any] | None
-    readings: int
+    files: int
 
     def word(self, *keys: str) -> str:
         """A value of the status by its keys, "-" where there is none."""
@@ -126,7 +126,7 @@ class LiveScreen(Screen):
         from rich.console import Group
         from rich.table import Table
 
-        table = Table("node", "mode", "role", "term", "link", "application", "readings")
+        table = Table("node", "mode", "role", "term", "link", "application", "files", "trees")
         for view in views:
             table.add_row(*self._cells(view))
         self._spinner.update(text=f" {doing}   (Ctrl-C ends and cleans up)")
@@ -146,7 +146,8 @@ class LiveScreen(Screen):
         round_trip = view.word("link", "rtt_ms")
         yield view.word("link", "state") + (f", {round_trip} ms" if round_trip != "-" else "")
         yield view.word("workload", "state")
-        yield str(view.readings)
+        yield str(view.files)
+        yield view.word("sync", "state")
 
 
 def make_screen() -> Screen:

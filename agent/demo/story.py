@@ -1,4 +1,4 @@
-"""What happens in the demo, in order: pairing, protection, kill, takeover, return, switchback.
+"""What happens in the demo, in order: pairing, protection, kill, takeover, return, switchback, comparison of the trees.
 
 Every step waits for what the nodes say and the application wrote, never for a time; one deadline bounds them all.
 Asks the agents through the function it is given, and leaves starting, stopping and showing to others.
@@ -13,19 +13,21 @@ from typing import Any
 
 from agent.admin.codes import EventCode
 from agent.core.errors import ApiError, PairAgentError
-from agent.core.vocabulary import Role
+from agent.core.vocabulary import NANOSECONDS_PER_MILLISECOND, Role
 from agent.demo.agents import DemoAgent
 from agent.demo.application import READING_INTERVAL_MS
+from agent.demo.comparison import Comparison, compare_trees
 from agent.demo.interruption import Interruption
 from agent.demo.pair_files import HEARTBEAT, LOOPBACK, DemoPair
-from agent.demo.readings import Reading, ReadingsFile, Run, runs_of
-from agent.demo.result import Fault
+from agent.demo.readings import Reading, ReadingsFolder, Run, readings_below, runs_of
+from agent.demo.result import Ending, Fault
 from agent.demo.screen import NodeView, Screen
 from agent.platform.clock import boottime_ns, wall_ms
 
-STORY_SECONDS_MAX = 33.0
+STORY_SECONDS_MAX = 50.0
 POLL_INTERVAL_S = 0.1
 LOOK_SECONDS = 1.5  # how long each state is left on the screen
+COMPARE_SECONDS_MAX = 5.0  # for the last changes to arrive; what differs then differs
 EVENTS_ASKED = 100
 
 Ask = Callable[[Path, str], Any]
@@ -42,14 +44,16 @@ class NodeWatch:
     def __init__(self, agent: DemoAgent, ask: Ask) -> None:
         self.agent = agent
         self.name = agent.node.name
-        self.readings: list[Reading] = []
+        self.seen: set[Reading] = set()  # in its tree, by whomever they were written
+        self.files = 0
         self.status: dict[str, Any] | None = None
         self._ask = ask
-        self._file = ReadingsFile(agent.node.readings_path)
+        self._folder = ReadingsFolder(agent.node.tree_path)
 
     def read(self) -> None:
-        """Reads what its application wrote since the last time."""
-        self.readings += self._file.read_new()
+        """Reads what came into its tree since the last time."""
+        self.seen.update(self._folder.read_new())
+        self.files = self._folder.files
 
     def look(self) -> None:
         """Asks the agent and reads what is new. Raises DemoFailedError if the agent ended by itself."""
@@ -69,7 +73,7 @@ class NodeWatch:
     def view(self) -> NodeView:
         """How it looks for the screen, and for questions about the status."""
         node = self.agent.node
-        return NodeView(self.name, node.mode.value, self.agent.running, self.status, len(self.readings))
+        return NodeView(self.name, node.mode.value, self.agent.running, self.status, self.files)
 
     def is_in(self, role: Role, workload: str) -> bool:
         """Tells whether the node has this role and its workload this state."""
@@ -86,9 +90,24 @@ class NodeWatch:
         """Whether failover would work, by this node's verdict."""
         return self.view().word("readiness", "ready") == "True"
 
+    @property
+    def in_sync(self) -> bool:
+        """Whether its trees are those of the other node, by its own word."""
+        return self.view().word("sync", "state") == "in-sync"
+
+    def own(self, after_ns: int = 0) -> list[Reading]:
+        """Returns what its own application wrote after this moment of the boot clock, in order of time."""
+        own = (reading for reading in self.seen if reading.node == self.name and reading.taken_ns > after_ns)
+        return sorted(own, key=lambda reading: reading.taken_ns)
+
     def wrote_after(self, moment_ns: int) -> bool:
         """Tells whether its application wrote after this moment of the boot clock."""
-        return bool(self.readings) and self.readings[-1].taken_ns > moment_ns
+        return any(reading.node == self.name and reading.taken_ns > moment_ns for reading in self.seen)
+
+    def number(self, *keys: str) -> int | None:
+        """A number of the status by its keys, None where there is none."""
+        word = self.view().word(*keys)
+        return int(word) if word.isdecimal() else None
 
     def activation(self) -> dict[str, Any] | None:
         """Returns the newest event by which this node became active."""
@@ -124,19 +143,27 @@ class Story:
         self._primary, self._backup = self._watches
         self._deadline_ns = began_ns + int(STORY_SECONDS_MAX * 1e9)
 
-    def tell(self) -> Fault:
-        """Goes through all of it. Raises DemoFailedError or InterruptedDemoError; the agents are left as they are."""
+    def tell(self) -> tuple[Fault, Ending]:
+        """Goes through all of it. Raises DemoFailedError or InterruptedDemoError; the agents are left as they are.
+
+        In the end the application pauses on both nodes, until `resume`.
+        """
         self._pair_up()
         self._protect()
         fault = self._kill()
         self._return()
-        return fault
+        return fault, self._compare()
+
+    def resume(self) -> None:
+        """Lets the application go on."""
+        for node in self._pair.nodes:
+            node.pause_path.unlink(missing_ok=True)
 
     def runs(self) -> list[Run]:
         """Returns the runs of the application on both nodes by all readings written so far."""
         for watch in self._watches:
             watch.read()
-        return runs_of(reading for watch in self._watches for reading in watch.readings)
+        return runs_of(self._written())
 
     def _pair_up(self) -> None:
         primary, backup = self._primary, self._backup
@@ -161,15 +188,15 @@ class Story:
             "waiting for the primary to become active and the backup to be ready", lambda: self._in_order(after_ns=0)
         )
         self._tell_active(self._primary, "active")
-        self._screen.say("active", f"its application writes a reading every {READING_INTERVAL_MS} ms")
-        self._screen.say("active", f"{self._backup.name} is standby: failover would work right now")
+        self._screen.say("active", f"its application writes a reading every {READING_INTERVAL_MS} ms, each a file")
+        self._screen.say("active", f"{self._backup.name} is standby and receives them: failover would work right now")
         self._let_run("both nodes in order")
 
     def _kill(self) -> Fault:
         primary, backup = self._primary, self._backup
         pid, name = primary.agent.pid, primary.name
-        killed_at_ms = wall_ms()
         killed_at_ns = primary.agent.kill()
+        killed_at_ms = wall_ms() - (boottime_ns() - killed_at_ns) // NANOSECONDS_PER_MILLISECOND
         self._screen.say("kill", f"kill -9 of process {pid}, the agent of {name}", alarming=True)
         self._wait(
             f"waiting for {backup.name} to take over",
@@ -177,9 +204,13 @@ class Story:
         )
         event = backup.activation()
         decided_after_ms = _milliseconds_since(killed_at_ms, event)
-        first_ns = next(reading.taken_ns for reading in backup.readings if reading.taken_ns > killed_at_ns)
+        first = backup.own(after_ns=killed_at_ns)[0]
         self._tell_active(backup, "takeover")
-        self._screen.say("takeover", f"its first reading came {(first_ns - killed_at_ns) / 1e6:.0f} ms after the kill")
+        self._screen.say(
+            "takeover",
+            f"its first reading came {(first.taken_ns - killed_at_ns) / 1e6:.0f} ms after the kill, number "
+            f"{first.number}: its data is {name}'s",
+        )
         self._let_run(f"{name} is dead, {backup.name} works")
         return Fault(killed_at_ns, name, backup.name, decided_after_ms)
 
@@ -196,7 +227,51 @@ class Story:
         )
         self._tell_active(primary, "switchback")
         self._screen.say("switchback", f"{backup.name} stopped its application first, and is standby again")
+        self._tell_received(backup.own()[-1], primary.own(after_ns=returned_at_ns)[0])
         self._let_run("both nodes in order again")
+
+    def _compare(self) -> Ending:
+        primary, backup = self._pair.nodes
+        gap_ms = self._primary.number("sync", "last_gap_ms")
+        for node in self._pair.nodes:
+            node.pause_path.touch()
+        began_ns = boottime_ns()
+        until_ns = began_ns + int(COMPARE_SECONDS_MAX * 1e9)
+        found: list[Comparison] = []
+
+        def compared() -> bool:
+            in_sync = all(watch.in_sync for watch in self._watches)
+            found[:] = [compare_trees(primary.tree_path, backup.tree_path)]
+            return (in_sync and found[0].same) or boottime_ns() > until_ns
+
+        self._wait("the application pauses, both trees are compared file by file", compared)
+        (comparison,) = found
+        same = "are the same on both nodes" if comparison.same else "were looked at; NOT all are the same on both nodes"
+        self._screen.say(
+            "comparison",
+            f"the application pauses; all {comparison.files} files, {comparison.size_bytes} bytes, {same}",
+            alarming=not comparison.same,
+        )
+        return Ending(
+            comparison=comparison,
+            standing=frozenset(readings_below(primary.tree_path)),
+            archived=frozenset(readings_below(primary.archive_path)),
+            written=frozenset(self._written()),
+            switchback_gap_ms=gap_ms,
+        )
+
+    def _written(self) -> set[Reading]:
+        return {reading for watch in self._watches for reading in watch.seen}
+
+    def _tell_received(self, last: Reading, first: Reading) -> None:
+        """What the first reading after the switchback shows: it goes on from what the application found."""
+        received = first.number == last.number + 1
+        self._screen.say(
+            "switchback",
+            f"{self._primary.name} went on with number {first.number}, after {last.number} of {self._backup.name}: it "
+            + ("had received all of them before its application started" if received else "had NOT received all"),
+            alarming=not received,
+        )
 
     def _in_order(self, after_ns: int) -> bool:
         primary, backup = self._primary, self._backup
@@ -206,6 +281,7 @@ class Story:
             and backup.is_in(Role.STANDBY, "stopped")
             and primary.ready
             and backup.ready
+            and backup.in_sync
         )
 
     def _tell_active(self, watch: NodeWatch, stage: str) -> None:

@@ -230,6 +230,7 @@ class BulkStream:
         if self._ended:
             raise trio.BrokenResourceError("the other node closed this bulk connection")
         await self._read_or_wait()
+        self._check()
 
     async def _read_or_wait(self) -> None:
         """Reads once, or waits until another task has."""
@@ -241,8 +242,7 @@ class BulkStream:
             count = await self._tls.receive_into(self._reader.writable())
             self._take(count)
         except (PeerError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self._fail(error)
-            self._check()
+            self._fail(error)  # raised when everything before it was received
         finally:
             self._reading = False
             self._wake()

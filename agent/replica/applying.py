@@ -113,14 +113,19 @@ class _Round:
         }[kind]
         for step in self._steps():
             if step.kind is kind:
-                yield from self._reported(step, action)
+                outcome = self._try(step, action)
+                yield from self._displacing.told()
+                if outcome is not None:
+                    yield outcome
         # Deepest first: what is above them must be reachable until then.
         late, self._late = sorted(self._late, key=lambda step: step.place.count("/"), reverse=True), []
         finish = self._remove_folder if kind is StepKind.REMOVE else self._finish_folder
         for step in late:
-            yield from self._reported(step, finish)
+            outcome = self._try(step, finish)
+            if outcome is not None:
+                yield outcome
 
-    def _reported(self, step: Step, action: Callable[[Step], Outcome | None]) -> Iterator[Outcome]:
+    def _try(self, step: Step, action: Callable[[Step], Outcome | None]) -> Outcome | None:
         try:
             outcome = action(step)
         except OSError as error:
@@ -129,9 +134,7 @@ class _Round:
             outcome = Blocked(step.path, error.strerror or str(error))
         if isinstance(outcome, Blocked):
             self._hold(step.place)
-        yield from self._displacing.told()
-        if outcome is not None:
-            yield outcome
+        return outcome
 
     def _hold(self, place: str) -> None:
         while place := place.rpartition("/")[0]:
@@ -188,11 +191,10 @@ class _Round:
             self._staging.discard(step.staged)
             return self._applied(step)
         self._placing.dress(step.place, staged, of_staged, step.entry, status)
-        put = partial(self._placing.put, step.place, staged)
         if status is None:
-            put()
+            self._placing.put(step.place, staged)
         else:
-            self._displacing.give_way(step, status, put)
+            self._displacing.give_way(step, status, partial(self._placing.put, step.place, staged))
         return self._applied(step)
 
     def _put_before(self, step: Step, status: os.stat_result | None) -> Outcome:

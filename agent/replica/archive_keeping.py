@@ -6,6 +6,7 @@ finds it and goes on with it, so that the version that was kept before the crash
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -60,11 +61,11 @@ class Keeping:
             target = below(below(place, top), path)
             there = status_of(target)
             if there is None:
-                try:
+                with contextlib.suppress(NotADirectoryError, FileNotFoundError):
                     make_folders(self._files, os.path.dirname(target), self._made)
-                    bring(self._files, source, status, target, below(place, PART_FILE))
-                except NotADirectoryError:  # a file was kept under the name of a folder above
+                if not os.path.isdir(os.path.dirname(target)):  # a file was kept under the name of a folder above
                     continue
+                bring(self._files, source, status, target, below(place, PART_FILE))
             elif not is_same_version(source, status, target, there):
                 continue
             self._touched.add(os.path.dirname(target))

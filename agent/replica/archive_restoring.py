@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from functools import partial
 from pathlib import Path
 
 from agent.core.errors import StateError
@@ -71,7 +70,7 @@ def _restore(
     else:
         copy(files, source, of_source, part)
     try:
-        Patience().call(files, target, partial(files.replace, part, target))
+        Patience().call(files, target, files.replace, part, target)
     except OSError:
         files.remove(part)
         if kept is not None:

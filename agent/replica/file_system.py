@@ -169,7 +169,7 @@ class FileSystem:
 
 def settable_time(mtime_ns: int) -> int:
     """Returns the nearest time that every system can set."""
-    return max(0, min(mtime_ns, MTIME_NS_MAX))
+    return mtime_ns if 0 <= mtime_ns <= MTIME_NS_MAX else max(0, min(mtime_ns, MTIME_NS_MAX))
 
 
 def make_folders(files: FileSystem, path: str, made: Callable[[str], None] = lambda path: None) -> None:

@@ -4,6 +4,7 @@ disk are asked for, many at a time. Touches nothing of the tree."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -16,6 +17,7 @@ from agent.core.bulk_messages import GROWN, SMALL_FILE_BYTES_MAX, BulkMessage, F
 from agent.core.tree_entries import Entry, EntryKind
 from agent.core.tree_plan import Decision, Deed, PlanMode, Want
 from agent.replica.archive import Archive
+from agent.replica.contents import Changed, digest_of
 from agent.replica.file_tree import TreeRoot
 from agent.replica.index import Row
 from agent.replica.local_trees import LocalTree, LocalTrees
@@ -116,12 +118,15 @@ class Gathering:
         self._room = trio.Event()
         self._ahead_bytes = 0
         self._places: dict[str, str] = {}  # of parent folders: path on disk
+        self._mode = PlanMode.MIRROR
+        self._both_wrote: set[str] = set()  # of the steps that are not kept yet
         self.result = Result()
         self.progress = Progress()
 
     # -- planning and asking
 
     async def _plan(self, mode: PlanMode) -> None:
+        self._mode = mode
         plan = self._local.index.plan(self._tree.name, mode)
         while page := await self._local.pages(plan, PAGE):
             here = await self._local.in_index(self._look_up, page)
@@ -165,10 +170,10 @@ class Gathering:
         if entry is not None and kind is StepKind.ATTRIBUTES and row is not None:
             entry = _with_digest(entry, row.entry.digest)
         self._steps.append(await self._step(kind, want, row, decision, entry))
-        if decision.archive and want.changed:
-            self.result.conflict(want.path)
 
     async def _step(self, kind: StepKind, want: Want, row: Row | None, decision: Decision, entry: Entry | None) -> Step:
+        if decision.archive and want.changed and want.entry is not None and self._mode is not PlanMode.OVERWRITE:
+            self._both_wrote.add(want.path)
         return Step(
             kind,
             want.path,
@@ -350,7 +355,29 @@ class Gathering:
         if len(self._steps) >= at_least:
             steps, self._steps = self._steps, []
             self.result.changed += len(steps)
+            if any(step.archive for step in steps):
+                steps = await trio.to_thread.run_sync(lambda: [self._unless_alike(step) for step in steps])
+            for step in steps:
+                if step.path in self._both_wrote:
+                    self._both_wrote.discard(step.path)
+                    if step.archive:
+                        self.result.conflict(step.path)
             await self._local.in_index(self._local.index.stage, self._tree.name, steps)
+
+    def _unless_alike(self, step: Step) -> Step:
+        """Returns `step`, or one that leaves a file where it is whose contents are the wanted ones; in a thread.
+
+        Of files that neither node ever read, that shows only now; an archive of what nobody would miss helps nobody.
+        """
+        entry, expected = step.entry, step.expected
+        if not step.archive or step.kind is not StepKind.PUT_FILE or entry is None or expected is None:
+            return step
+        if entry.size == expected.size:
+            with suppress(Changed, OSError):  # what stands there gives way, and is archived first
+                digest, _ = digest_of(step.place, expected, within=self._root)
+                if digest == entry.digest:
+                    return replace(step, kind=StepKind.ATTRIBUTES, staged="", archive=False, reason="")
+        return step
 
 
 def _in_pieces(read: Callable[[int], bytes]) -> Callable[[], bytes]:

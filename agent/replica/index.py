@@ -146,6 +146,12 @@ class Index:
         with self._giving_seqs(tree) as (connection, last):
             set_last_seq(connection, number, index_notes.touch(connection, number, last, paths))
 
+    def touch_local(self, tree: str, up_to: int) -> None:
+        """Gives the local rows that have a seq up to `up_to` a new one: who has that much may still lack them."""
+        number = self._trees.number(tree)
+        with self._giving_seqs(tree) as (connection, last):
+            set_last_seq(connection, number, index_notes.touch_local(connection, number, last, up_to))
+
     def changes_after(self, tree: str, seq: int, limit: int) -> list[Change]:
         """Returns the rows above `seq` in the order of seq, tombstones included."""
         number = self._trees.number(tree)
@@ -171,11 +177,14 @@ class Index:
             found = connection.execute("SELECT 1 FROM entry WHERE tree = ? AND local = 1 LIMIT 1", (number,)).fetchone()
         return found is not None
 
-    def mark_common(self, tree: str, seq: int) -> None:
-        """Both nodes have the same up to `seq`: these rows are not local any more, and old tombstones are dropped."""
+    def mark_common(self, tree: str, seq: int, but: Iterable[str] = ()) -> None:
+        """Both nodes have the same up to `seq`, except at the paths `but`, which the other one could not take.
+
+        These rows are not local any more, those at `but` are, and old tombstones are dropped.
+        """
         number = self._trees.number(tree)
         with self._file.transaction() as connection:
-            index_notes.mark_common(connection, number, seq, self._tombstones_kept)
+            index_notes.mark_common(connection, number, seq, self._tombstones_kept, but)
 
     def feed_begins(self, tree: str) -> int:
         """Returns from which seq on `changes_after` tells everything; to who has less, the whole tree must be told."""

@@ -13,6 +13,7 @@ from agent.replica.index_schema import key_of
 
 Digested = tuple[str, Fingerprint, bytes]  # a path, under which fingerprint it was read, and its digest
 
+_BATCH_ROWS = 500
 _STILL_THERE = (
     "tree = ? AND key = ? AND gone = 0 AND disk_size = ? AND disk_mtime_ns = ? AND inode = ? AND ctime_ns = ?"
 )
@@ -61,11 +62,30 @@ def touch(connection: sqlite3.Connection, tree: int, seq: int, paths: Iterable[s
     return seq
 
 
-def mark_common(connection: sqlite3.Connection, tree: int, seq: int, tombstones_kept: int) -> None:
-    """Makes the rows up to `seq` no longer local, and drops the oldest tombstones, if there are more than allowed."""
+def touch_local(connection: sqlite3.Connection, tree: int, seq: int, up_to: int) -> int:
+    """Gives the local rows that have a seq up to `up_to` a new one each."""
+    while True:
+        stored = connection.execute(
+            "SELECT key FROM entry INDEXED BY entry_local WHERE tree = ? AND local = 1 AND seq <= ? LIMIT ?",
+            (tree, up_to, _BATCH_ROWS),
+        ).fetchall()
+        for (key,) in stored:
+            seq += 1
+            connection.execute("UPDATE entry SET seq = ? WHERE tree = ? AND key = ?", (seq, tree, key))
+        if len(stored) < _BATCH_ROWS:
+            return seq
+
+
+def mark_common(
+    connection: sqlite3.Connection, tree: int, seq: int, tombstones_kept: int, but: Iterable[str] = ()
+) -> None:
+    """Makes the rows up to `seq` no longer local, those at the paths `but` local, and drops the oldest tombstones, if
+    there are more than allowed."""
     connection.execute(
         "UPDATE entry INDEXED BY entry_local SET local = 0 WHERE tree = ? AND local = 1 AND seq <= ?", (tree, seq)
     )
+    for path in but:
+        connection.execute("UPDATE entry SET local = 1 WHERE tree = ? AND key = ?", (tree, key_of(path)))
     oldest = connection.execute(
         "SELECT seq FROM entry INDEXED BY entry_gone"
         " WHERE tree = ? AND gone = 1 AND local = 0 ORDER BY seq DESC LIMIT 1 OFFSET ?",

@@ -12,7 +12,6 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from functools import partial
 from types import TracebackType
 from typing import Final
 
@@ -74,7 +73,7 @@ class Placing:
                 self._files.flush_folder(folder)
 
     def _touch(self, path: str) -> None:
-        self._touched.add(os.path.dirname(path))
+        self._touched.add(path.rpartition(os.sep)[0])
 
     # -- folders
 
@@ -119,7 +118,7 @@ class Placing:
     def remove_folder(self, place: str) -> None:
         """Removes an empty folder; raises OSError if it is not empty."""
         path = self._standing.path(place)
-        self._patience.call(self._files, path, partial(self._files.remove_folder, path))
+        self._patience.call(self._files, path, self._files.remove_folder, path)
         self._owners.pop(place, None)
         self._touch(path)
 
@@ -147,7 +146,7 @@ class Placing:
     def remove(self, place: str) -> None:
         """Removes a file or link."""
         path = self._standing.path(place)
-        self._patience.call(self._files, path, partial(self._files.remove, path))
+        self._patience.call(self._files, path, self._files.remove, path)
         self._touch(path)
 
     def require_unlocked(self, place: str, status: os.stat_result) -> None:
@@ -192,7 +191,7 @@ class Placing:
         """Puts a staged file in place in one instant."""
         path = self._standing.path(place)
         try:
-            self._patience.call(self._files, path, partial(self._files.replace, staged, path))
+            self._patience.call(self._files, path, self._files.replace, staged, path)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
@@ -203,7 +202,7 @@ class Placing:
         """The same where another disk is mounted below the root: by way of a copy beside the place."""
         part = os.path.join(os.path.dirname(path), ACROSS_PREFIX + os.path.basename(staged))
         copy(self._files, staged, os.lstat(staged), part)
-        self._patience.call(self._files, path, partial(self._files.replace, part, path))
+        self._patience.call(self._files, path, self._files.replace, part, path)
         self._files.flush_folder(os.path.dirname(path))
         self._files.remove(staged)
 

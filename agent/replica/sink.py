@@ -26,7 +26,7 @@ from agent.core.bulk_messages import (
     Troubled,
     Unfollow,
 )
-from agent.core.errors import PairAgentError
+from agent.core.errors import PairAgentError, PeerError
 from agent.core.tree_plan import PlanMode
 from agent.core.tree_versions import Relation, TreeVersion, relation
 from agent.replica.following import PATHS_MAX, Following, Listing, prepare, tell_what_came
@@ -158,12 +158,12 @@ class Sink(Intake):
             self._note_problem(following, str(error))
             return
         position = (b"", 0)
+        tree.edited.clear()
         # What was written here on its own is told of by the source only in a whole listing.
         edited = await self._local.in_index(self._local.index.has_local, tree.name)
         if not (look is Look.CONTENTS or whole or edited or self._stand is None or self._stand.overwrite):
             position = await self._local.in_index(self._local.index.peer_position, tree.name)
         following.begun, following.mark, following.problem = False, None, ""
-        tree.edited.clear()
         following.number = next(self._numbers)
         await self._outlet.send(Follow(following.number, tree.name, *position, look))
         await self._outlet.flush()
@@ -171,9 +171,9 @@ class Sink(Intake):
             await self._local.scan(tree, full=look is Look.CONTENTS)
 
     def _mode(self, stand: Stand) -> PlanMode:
-        if stand.overwrite:
-            return PlanMode.OVERWRITE
         first = self.complete_term is None
+        if first and stand.overwrite:
+            return PlanMode.OVERWRITE
         if first and stand.primary and self._relation is Relation.BOTH_CHANGED:
             return PlanMode.MERGE
         return PlanMode.MIRROR
@@ -202,13 +202,16 @@ class Sink(Intake):
                 self._owner.announce("disk-full", f"tree {tree.name}: {sentence}; nothing was changed", tree=tree.name)
             await self._give_up(following, sentence, mark)
             return
+        except PeerError:
+            raise
         except PairAgentError as error:
             await self._give_up(following, str(error), mark)
             return
         finally:
             self._round = None
         if not result.granted:
-            self._following.pop(tree.name, None)
+            self._following.clear()  # every tree is followed anew when the roles let it be so
+            self.complete_term = None
             return
         await self._conclude(following, mark, result)
 
@@ -239,7 +242,8 @@ class Sink(Intake):
         await self._ask_for_edited(following)
 
     def _note_complete(self, term: int | None = None) -> None:
-        if not self._following or not all(each.rounds and not each.problem for each in self._following.values()):
+        every = len(self._following) == len(self._local.trees)  # one that was not granted is left out
+        if not every or not all(each.rounds and not each.problem for each in self._following.values()):
             return
         term = term if term is not None else self.complete_term
         if term is not None and term != self.complete_term:
@@ -252,9 +256,10 @@ class Sink(Intake):
     async def _watch_edits(self, tree: LocalTree) -> None:
         """What was changed here is asked for again, and so replaced; the edited version goes to the archive."""
         while True:
-            await tree.changed.wait()
+            changed = tree.changed  # what changes while something is sent counts too
             if following := self._following.get(tree.name):
                 await self._ask_for_edited(following)
+            await changed.wait()
 
     async def _ask_for_edited(self, following: Following) -> None:
         tree = following.tree

@@ -152,6 +152,9 @@ class Source:
         index_id = await self._local.in_index(self._local.index.index_id, tree.name)
         begins = await self._local.in_index(self._local.index.feed_begins, tree.name)
         whole = message.index != index_id or message.after < begins or message.look >= Look.CONTENTS
+        if not whole:
+            # What the sink could not take, or took and lost before it said so, is told once more.
+            await self._local.in_index(self._local.index.touch_local, tree.name, message.after)
         self._in_sync = False
         self._feeds[tree.name] = Feed(tree, message.number, 0 if whole else message.after, whole, look=message.look)
         self._ring()
@@ -188,7 +191,9 @@ class Source:
         mark, feed.outstanding, feed.outstanding_since = feed.outstanding, None, None
         feed.applied = True
         index = self._local.index
-        await self._local.in_index(index.mark_common, feed.tree.name, message.seq)
+        if message.refused_total <= len(message.refused):
+            refused = [path for path, _ in message.refused]
+            await self._local.in_index(index.mark_common, feed.tree.name, message.seq, refused)
         feed.refused.update(path for path, _ in message.refused)
         feed.free_bytes = message.free
         feed.refused_last, feed.last_applied_ms = message.refused, time.time_ns() // 1_000_000

@@ -67,16 +67,16 @@ class Patience:
         self._left = seconds
         self._sleep = sleep
 
-    def call(self, files: FileSystem, path: str, action: Callable[[], None]) -> None:
+    def call(self, files: FileSystem, path: str, action: Callable[..., None], *arguments: str) -> None:
         """Calls `action`, which replaces or removes `path`, until it succeeds or patience ends; raises OSError."""
         if sys.platform != "win32":
-            action()
+            action(*arguments)
             return
         pause = PAUSE_SECONDS
         cleared = False
         while True:
             try:
-                action()
+                action(*arguments)
                 return
             except PermissionError:
                 if not cleared and _is_read_only(path):

@@ -63,6 +63,7 @@ def beside_copies(data: DataSet, directory: Path, trials: int) -> list[Row]:
         place.mkdir()
         stage = Stage(data, place / "source", place / "destination")
         found.append(beside_one_copy(stage, place / "own"))
+        print(f"  {data.name} copied in {found[-1].seconds:.1f} s", flush=True)
         if difference := stage.difference():
             raise RuntimeError(f"the destination has {difference}")
         stage.remove(directory / "moved-away")

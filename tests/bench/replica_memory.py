@@ -61,34 +61,37 @@ def measure(directory: Path, trials: int, names: frozenset[str], quick: bool) ->
     network = Network()
     copier = Product("pair-agent", network, live=False)
     rows: list[Row] = []
+    part = QUICK_PART if quick else 1
     try:
         for case in CASES:
             if not names or case.name in names:
                 data_folder = directory / case.name
-                case.make(data_folder, QUICK_PART if quick else 1)
-                rows += of_case(case, DataSet(case.name, case.says, None, data_folder), copier, directory, trials)
+                case.make(data_folder, part)
+                says = case.says if part == 1 else f"1/{part} of {case.says}"
+                rows += of_case(DataSet(case.name, says, None, data_folder), copier, directory, trials)
                 shutil.rmtree(data_folder)
     finally:
         network.close()
     return rows
 
 
-def of_case(case: Case, data: DataSet, copier: Product, directory: Path, trials: int) -> list[Row]:
+def of_case(data: DataSet, copier: Product, directory: Path, trials: int) -> list[Row]:
     """Returns what the copies of one case took; RuntimeError if one is wrong."""
     copies, on_disk = [], []
     for trial in range(trials):
-        place = directory / f"{case.name}-{trial}"
+        place = directory / f"{data.name}-{trial}"
         (place / "own").mkdir(parents=True)
         stage = Stage(data, place / "source", place / "destination")
         copies.append(copier.copy(stage, place / "own"))
+        print(f"  {data.says}: {copies[-1].durable_s:.1f} s", flush=True)
         if difference := stage.difference():
-            raise RuntimeError(f"{case.says}: the destination has {difference}")
+            raise RuntimeError(f"{data.says}: the destination has {difference}")
         on_disk.append(sum((stage.destination / path).stat().st_blocks for path in data.files) * BLOCK_BYTES / 1e6)
         stage.remove(directory / "moved-away")
         shutil.rmtree(place)
     return [
-        Row(f"{case.says}: memory of the greatest process", [each.process_mb for each in copies], "MB"),
-        Row(f"{case.says}: memory of a node", [each.node_mb for each in copies], "MB"),
-        Row(f"{case.says}: start to in sync", [each.durable_s for each in copies], "s"),
-        Row(f"{case.says}: space on the destination's disk", on_disk, "MB"),
+        Row(f"{data.says}: memory of the greatest process", [each.process_mb for each in copies], "MB"),
+        Row(f"{data.says}: memory of a node", [each.node_mb for each in copies], "MB"),
+        Row(f"{data.says}: start to in sync", [each.durable_s for each in copies], "s"),
+        Row(f"{data.says}: space on the destination's disk", on_disk, "MB"),
     ]

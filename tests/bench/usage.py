@@ -85,8 +85,8 @@ class PeakMemory:
             for pid in descendants(root):
                 if self._but and program_of(pid) in self._but:
                     peaks.pop(pid, None)  # it was another program before it became this one
-                else:
-                    peaks[pid] = max(peaks.get(pid, 0.0), peak_memory_mb(pid))
+                elif peak := peak_memory_mb(pid):
+                    peaks[pid] = peak  # not the greater one: before it became its program it was a copy of its parent
 
     def _watch(self) -> None:
         while not self._over.wait(LOOK_EVERY_S):

@@ -28,20 +28,21 @@ def hello_of(record: Record, template: Hello) -> Hello:
             active_term=record.active_term,
             maintenance=record.maintenance,
             maintenance_revision=record.maintenance_revision,
+            overwrite=record.wants_overwrite,
         ),
     )
 
 
 def met(primary: Record, backup: Record) -> tuple[Record, Record]:
-    """Returns both records after the two nodes told each other once."""
+    """Returns both records after the two nodes, which have trees, told each other once."""
     return (
-        agreed_record(primary, hello_of(backup, BACKUP), PAIR, own_mode=Mode.PRIMARY),
-        agreed_record(backup, hello_of(primary, PRIMARY), PAIR, own_mode=Mode.BACKUP),
+        agreed_record(primary, hello_of(backup, BACKUP), PAIR, own_mode=Mode.PRIMARY, trees=True),
+        agreed_record(backup, hello_of(primary, PRIMARY), PAIR, own_mode=Mode.BACKUP, trees=True),
     )
 
 
 records = st.builds(
-    lambda term, active, peer_active, lane, maintenance, revision, damaged: Record(
+    lambda term, active, peer_active, lane, maintenance, revision, damaged, paired, unproven, due: Record(
         term=max(term, active, peer_active),
         active_term=active,
         peer_active_term=peer_active,
@@ -49,12 +50,15 @@ records = st.builds(
         maintenance=maintenance,
         maintenance_revision=revision,
         damaged=damaged,
+        pair_id=PAIR if paired else b"",
+        mode_unproven=unproven,
+        overwrite_due=due,
     ),
     *(st.integers(0, 1000) for _ in range(3)),
     st.integers(0, 1),
     st.booleans(),
     st.integers(0, 3),
-    st.booleans(),
+    *(st.booleans() for _ in range(4)),
 )
 
 
@@ -108,3 +112,46 @@ def test_a_pair_keeps_its_identity_and_learns_name_and_patience_of_the_other() -
     after = agreed_record(own, BACKUP, PAIR, own_mode=Mode.PRIMARY)
     assert (after.pair_id, after.peer_name, after.peer_takeover_ms) == (b"o" * 16, "line-4-b", 5000)
     assert agreed_record(Record(), BACKUP, b"", own_mode=Mode.PRIMARY).pair_id == b""
+
+
+# -- an overwrite
+
+
+@given(records, records)
+def test_an_overwrite_that_either_node_wants_is_due_on_both(primary: Record, backup: Record) -> None:
+    wanted = primary.wants_overwrite or backup.wants_overwrite
+    assert [record.overwrite_due for record in met(primary, backup)] == [wanted, wanted]
+
+
+@given(records, records)
+def test_an_overwrite_that_only_one_node_learned_of_is_due_on_both_when_they_meet_again(
+    primary: Record, backup: Record
+) -> None:
+    """The link broke when one node had stored the agreement and the other had not."""
+    after, _ = met(primary, backup)
+    _, after_backup = met(primary, backup)
+    wanted = primary.wants_overwrite or backup.wants_overwrite
+    for pair in (met(after, backup), met(primary, after_backup)):
+        assert [record.overwrite_due for record in pair] == [wanted, wanted]
+
+
+@given(records, records)
+def test_an_overwrite_is_agreed_upon_when_the_link_opens_and_not_while_it_goes_on(
+    primary: Record, backup: Record
+) -> None:
+    peer = hello_of(replace(backup, overwrite_due=True), BACKUP)
+    after = agreed_record(primary, peer, b"", own_mode=Mode.PRIMARY, trees=True)
+    assert after.overwrite_due is primary.overwrite_due
+
+
+@given(records, records)
+def test_a_node_without_trees_has_nothing_to_overwrite(primary: Record, backup: Record) -> None:
+    after = agreed_record(primary, hello_of(backup, BACKUP), PAIR, own_mode=Mode.PRIMARY)
+    assert after.overwrite_due is primary.overwrite_due
+
+
+@given(records, records)
+def test_the_version_of_the_trees_is_each_nodes_own(primary: Record, backup: Record) -> None:
+    primary = replace(primary, data_term=3, data_alone=True, base_term=2, incomplete="a copy")
+    after, _ = met(primary, backup)
+    assert (after.version, after.incomplete) == (primary.version, "a copy")

@@ -157,9 +157,7 @@ def test_a_wrong_head_is_refused_at_once_after_the_frames_before_it(
     reader = FrameReader()
     found: list[bytes] = []
     with pytest.raises(PeerError, match=sentence):
-        found.extend(
-            bytes(each.body) for each in feed(reader, frame(FrameType.MESSAGE, b"before") + head, chunk_bytes)
-        )
+        found.extend(bytes(each.body) for each in feed(reader, frame(FrameType.MESSAGE, b"before") + head, chunk_bytes))
     assert found == [b"before"]
 
 

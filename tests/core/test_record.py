@@ -16,6 +16,7 @@ from agent.core.errors import StateError
 from agent.core.messages import INTEGER_MAX, TEXT_CHARACTERS_MAX
 from agent.core.record import (
     FORMAT_VERSION,
+    INCOMPLETE_CHARACTERS_MAX,
     TERM_SLACK,
     Record,
     after_damage,
@@ -41,7 +42,14 @@ FULL = Record(
     maintenance=True,
     maintenance_revision=3,
     damaged=True,
+    data_term=7,
+    data_alone=True,
+    base_term=5,
+    offered_term=7,
+    incomplete="a first copy is not finished",
+    overwrite_due=True,
 )
+SINCE_VERSION_2 = ("data_term", "data_alone", "base_term", "offered_term", "incomplete", "overwrite_due")
 
 
 def stored(record: Record, **changes: Any) -> bytes:
@@ -59,10 +67,22 @@ any_record = st.builds(
     term_lane=st.integers(0, 1),
     **{
         name: st.integers(0, INTEGER_MAX)
-        for name in ("term", "active_term", "peer_active_term", "peer_takeover_ms", "maintenance_revision")
+        for name in (
+            *("term", "active_term", "peer_active_term", "peer_takeover_ms", "maintenance_revision"),
+            *("data_term", "base_term", "offered_term"),
+        )
     },
-    **{name: st.booleans() for name in ("released", "hold", "maintenance", "damaged")},
+    incomplete=st.text(max_size=INCOMPLETE_CHARACTERS_MAX),
+    **{
+        name: st.booleans()
+        for name in ("released", "hold", "maintenance", "mode_unproven", "damaged", "data_alone", "overwrite_due")
+    },
 )
+
+
+def test_every_field_is_tried() -> None:
+    untried = replace(FULL, mode_unproven=True)
+    assert [each.name for each in fields(Record) if getattr(untried, each.name) == each.default] == []
 
 
 @given(any_record)
@@ -73,10 +93,21 @@ def test_what_was_stored_is_read(record: Record) -> None:
 def test_the_longest_record_fits_its_slot() -> None:
     highest = INTEGER_MAX + TERM_SLACK
     name = "\U0001f600" * TEXT_CHARACTERS_MAX
+    terms = ("term", "active_term", "peer_active_term", "data_term", "base_term", "offered_term")
     longest = replace(
-        FULL, peer_name=name, term=highest, active_term=highest, peer_active_term=highest, maintenance_revision=highest
+        FULL,
+        peer_name=name,
+        incomplete="\U0001f600" * INCOMPLETE_CHARACTERS_MAX,
+        maintenance_revision=highest,
+        **dict.fromkeys(terms, highest),
     )
     assert len(encode_record(longest)) <= SLOT_BYTES_MAX
+
+
+def test_a_reason_with_bytes_that_are_no_text_can_be_stored() -> None:
+    """A file name of Linux may hold such bytes; Python keeps them as lone surrogates."""
+    record = replace(FULL, incomplete=b"caf\xe9 is locked".decode("utf-8", "surrogateescape"))
+    assert decode_record_untrusted(encode_record(record)).incomplete == "caf? is locked"
 
 
 def test_a_record_of_a_newer_version_is_refused_with_the_way_out_d8() -> None:
@@ -109,6 +140,62 @@ def test_wrong_types_in_every_field_are_refused_d8(each: Any) -> None:
 def test_values_that_no_node_stores_are_refused_d8(changes: dict[str, int]) -> None:
     with pytest.raises(StateError, match="out of range"):
         decode_record_untrusted(stored(FULL, **changes))
+
+
+# -- records of version 1, from before trees were replicated
+
+
+def of_version_1(record: Record, **changes: Any) -> bytes:
+    return stored(record, version=1, **dict.fromkeys(SINCE_VERSION_2, ...), **changes)
+
+
+@given(any_record)
+def test_a_record_of_version_1_is_read_and_has_no_history_of_trees(record: Record) -> None:
+    without = {name: Record.__dataclass_fields__[name].default for name in SINCE_VERSION_2}
+    assert decode_record_untrusted(of_version_1(record)) == replace(record, **without)
+
+
+def test_a_record_of_version_1_wants_no_overwrite() -> None:
+    assert not decode_record_untrusted(of_version_1(FULL)).wants_overwrite
+
+
+@pytest.mark.parametrize("each", [f for f in fields(Record) if f.name not in SINCE_VERSION_2], ids=lambda f: f.name)
+def test_a_record_of_version_1_that_lacks_a_field_never_means_term_0_d8(each: Any) -> None:
+    with pytest.raises(StateError, match="not whole"):
+        decode_record_untrusted(of_version_1(FULL, **{each.name: ...}))
+
+
+def test_what_is_stored_next_is_of_the_present_version() -> None:
+    read = decode_record_untrusted(of_version_1(FULL))
+    assert msgpack.unpackb(encode_record(read))["version"] == FORMAT_VERSION
+
+
+# -- who wants an overwrite
+
+
+@pytest.mark.parametrize(
+    ("record", "wants"),
+    [
+        (Record(), True),  # never paired
+        (Record(pair_id=b"i" * 16), False),
+        (Record(pair_id=b"i" * 16, mode_unproven=True), True),
+        (Record(pair_id=b"i" * 16, overwrite_due=True), True),
+        (Record(damaged=True), False),  # what it knew of the other node is lost, not never there
+        (Record(damaged=True, pair_id=b"i" * 16), False),
+    ],
+)
+def test_a_node_wants_an_overwrite_if_the_trees_have_nothing_in_common_that_it_could_know_of(
+    record: Record, wants: bool
+) -> None:
+    assert record.wants_overwrite is wants
+
+
+def test_a_record_lost_wholly_wants_no_overwrite_d8() -> None:
+    for mode in Mode:
+        assert not after_damage(None, mode.value, 0).wants_overwrite
+
+
+# -- what is not whole
 
 
 def test_a_field_that_a_later_release_added_is_left_alone() -> None:

@@ -17,6 +17,7 @@ from agent.core.role_diagram import mermaid
 from agent.core.role_ground import RoleGround
 from agent.core.role_table import ROLE_OF, TRANSITIONS, Cause, Phase
 from agent.core.vocabulary import Mode, Role
+from tests.core import test_roles_trees as trees
 from tests.core.role_scene import PRIMARY_RECORD, Scene, active_primary, standby_backup
 from tests.core.test_roles_handover import refusal
 from tests.simulation import starts
@@ -140,6 +141,23 @@ def a_rival_is_heard() -> None:
         scene.tell(told.PeerHeard(active=True, hears=False))
 
 
+def trees_become_usable() -> None:
+    for scene in (trees.hindered_backup(LinkLoss.GOODBYE), trees.postponed_primary()):
+        scene.tell(trees.USABLE)
+    for record in (trees.PRIMARY, trees.OUTDATED):
+        scene = trees.primary(record).started()
+        scene.tell(trees.HINDERED)
+        scene.linked(Role.STANDBY, record.term, eligible=False)
+        scene.tell(trees.USABLE)
+
+
+def final_changes_are_stuck() -> None:
+    scene = trees.active_backup()
+    scene.asked(trees.SWITCHBACK)
+    scene.tell(told.WorkloadEnded())
+    scene.sent("the disk is full")
+
+
 RARE: list[Callable[[], None]] = [
     a_hold_is_reported,
     a_primary_is_released_before_it_asked,
@@ -154,6 +172,8 @@ RARE: list[Callable[[], None]] = [
     a_stop_is_ordered_before_the_start,
     a_stand_alone_node_starts,
     a_rival_is_heard,
+    trees_become_usable,
+    final_changes_are_stuck,
 ]
 WALKS: list[tuple[Callable[[], Pair], int, set[str]]] = [
     (starts.new, 0, set()),
@@ -167,12 +187,21 @@ WALKS: list[tuple[Callable[[], Pair], int, set[str]]] = [
 ]
 
 
+# No way leads along these now: a primary in initial standby that is linked waits for a peer that stops, and for nothing
+# else.
+SPARE: set[Row] = {
+    (Phase.AWAITING_PEER, Cause.TREES_USABLE, Phase.CATCHING_UP),
+    (Phase.AWAITING_PEER, Cause.TREES_USABLE, Phase.STANDBY),
+}
+
+
 def test_every_row_of_the_table_happens(rows: set[Row]) -> None:
     for start, faults, kinds in WALKS:
         Exploration(start, Bounds(faults, frozenset(kinds), ways=())).run()
     for scenario in RARE:
         scenario()
-    assert sorted(f"{b.name} {c.name} {a.name}" for b, c, a in TRANSITIONS - rows) == []
+    assert sorted(f"{b.name} {c.name} {a.name}" for b, c, a in TRANSITIONS - SPARE - rows) == []
+    assert not SPARE & rows
 
 
 def test_a_change_that_is_no_row_is_refused() -> None:

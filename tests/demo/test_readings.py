@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from agent.demo.application import encode_reading
+from agent.demo.application import encode_reading, file_name
 from agent.demo.readings import (
     Reading,
-    ReadingsFile,
+    ReadingsFolder,
     Run,
     gap_before_ns,
+    number_breaks,
     parse_reading_untrusted,
+    readings_below,
     runs_of,
     terms_grow,
     two_at_once,
@@ -28,16 +30,51 @@ def test_a_line_that_is_no_reading_is_none(line: bytes) -> None:
     assert parse_reading_untrusted(line) is None
 
 
-def test_a_reading_counts_once_and_only_when_its_line_is_whole(tmp_path: Path) -> None:
-    path = tmp_path / "readings.txt"
-    file = ReadingsFile(path)
-    assert file.read_new() == []
-    whole = encode_reading(1, "node-a", 3, 1) + encode_reading(2, "node-a", 3, 2)
-    path.write_bytes(whole[:-3])
-    assert [reading.number for reading in file.read_new()] == [1]
-    path.write_bytes(whole)
-    assert [reading.number for reading in file.read_new()] == [2]
-    assert file.read_new() == []
+def put(folder: Path, reading: Reading) -> Path:
+    path = folder / file_name(reading.number)
+    path.write_bytes(encode_reading(reading.taken_ns, reading.node, reading.term, reading.number))
+    return path
+
+
+def test_a_reading_counts_once_and_only_when_its_file_is_written(tmp_path: Path) -> None:
+    folder = ReadingsFolder(tmp_path / "readings")
+    assert folder.read_new() == []
+    (tmp_path / "readings").mkdir()
+    first, second = Reading(1, "node-a", 3, 1), Reading(2, "node-a", 3, 2)
+    put(tmp_path / "readings", first)
+    empty = tmp_path / "readings" / file_name(2)
+    empty.touch()
+    assert folder.read_new() == [first]
+    put(tmp_path / "readings", second)
+    assert folder.read_new() == [second]
+    assert folder.read_new() == []
+    assert folder.files == 2
+
+
+def test_a_reading_that_takes_the_place_of_another_is_seen_too(tmp_path: Path) -> None:
+    folder = ReadingsFolder(tmp_path)
+    mine, others = Reading(1, "node-a", 1, 7), Reading(20, "node-b", 2, 7)
+    put(tmp_path, mine)
+    assert folder.read_new() == [mine]
+    put(tmp_path, others)
+    assert folder.read_new() == [others]
+
+
+def test_what_stands_is_found_however_deep_and_under_whatever_name(tmp_path: Path) -> None:
+    reading = Reading(1, "node-a", 3, 1)
+    (tmp_path / "batch" / "readings").mkdir(parents=True)
+    put(tmp_path / "batch" / "readings", reading).rename(tmp_path / "batch" / "readings" / "renamed~1")
+    (tmp_path / "batch" / "batch.json").write_text("{}")
+    assert readings_below(tmp_path) == {reading}
+    assert readings_below(tmp_path / "missing") == set()
+
+
+def test_numbers_go_on_across_nodes() -> None:
+    first, second, third = Reading(10, "node-a", 1, 1), Reading(20, "node-b", 2, 2), Reading(30, "node-a", 3, 3)
+    assert number_breaks([third, first, second]) == []
+    assert number_breaks([first, third]) == [3]
+    assert number_breaks([second, third]) == [2]
+    assert number_breaks([first, second, Reading(30, "node-a", 3, 2)]) == [2]
 
 
 def test_runs_are_one_for_each_node_and_term_in_order_of_time() -> None:

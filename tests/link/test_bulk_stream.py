@@ -92,7 +92,7 @@ async def test_small_pieces_leave_together_and_only_when_asked() -> None:
 async def pump_window(client: BulkStream, server: BulkStream, count: int = 60) -> None:
     """Sends until the window of `client` is open."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(send, client, [b"d:" + bytes(PIECE_BYTES_MAX)] * count)
+        nursery.start_soon(send, client, [b"d:" + random.Random(0).randbytes(PIECE_BYTES_MAX)] * count)
         for _ in range(count):
             shown(await server.receive())
 
@@ -111,13 +111,14 @@ async def test_over_10_kilobytes_a_second_about_one_second_is_queued_and_request
                 while isinstance(await client.receive(), Payload):
                     answers.append(trio.current_time())
 
-            nursery.start_soon(send, client, [b"d:" + data])
-            nursery.start_soon(answer)
-            nursery.start_soon(server.receive)
-            began = trio.current_time()
-            await server.send_payload(b"a request")
-            await server.flush()
-            await trio.sleep(60)
+            async with trio.open_nursery() as within:
+                within.start_soon(send, client, [b"d:" + data])
+                within.start_soon(answer)
+                within.start_soon(server.receive)
+                began = trio.current_time()
+                await send(server, [b"m:a request"])
+                await trio.sleep(60)
+                within.cancel_scope.cancel()
             assert answers
             assert answers[0] - began < 0.5, "what goes the other way does not wait"
             assert slow_near.queued_bytes_max <= 11_000
@@ -138,13 +139,15 @@ async def test_a_fast_network_gets_the_whole_window_soon() -> None:
 async def test_a_sender_waits_for_a_receiver_that_takes_nothing_and_goes_on_when_it_does() -> None:
     async with bulk_pair() as (client, server):
         await pump_window(client, server)
+        noise = random.Random(1).randbytes(PIECE_BYTES_MAX)
         sent = 0
 
         async def send_on() -> None:
             nonlocal sent
             while sent < 100:
-                await client.send_data(bytes(PIECE_BYTES_MAX))
+                await client.send_data(noise)
                 sent += 1
+            await client.flush()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send_on)

@@ -96,15 +96,25 @@ def test_it_shows_every_stage_measures_and_leaves_nothing(demo: Demo) -> None:
     done = demo.run()
     assert done.returncode == 0, done.stdout
     stages = re.findall(r"^ *[\d.]+ s  (\w+)", done.stdout, re.MULTILINE)
-    assert list(dict.fromkeys(stages)) == ["pairing", "active", "kill", "takeover", "return", "switchback", "end"]
+    expected = ["pairing", "active", "kill", "takeover", "return", "switchback", "comparison", "end"]
+    assert list(dict.fromkeys(stages)) == expected
     for label in (
         r"takeover: from the kill to node-b's first reading",
         r"gap in the readings at the takeover",
         r"gap in the readings at the switchback",
+        r"of that, without a running workload, by the agent",
     ):
         assert re.search(rf"^  {label} +\d+ ms$", done.stdout, re.MULTILINE), done.stdout
     assert re.search(r"^  two at once +never$", done.stdout, re.MULTILINE)
     assert "It worked: node-b took over" in done.stdout
+    assert "it had received all of them before its application started" in done.stdout
+    assert re.search(
+        r"^  both trees, file by file +\d{2,} files, \d{3,} bytes: all the same$", done.stdout, re.MULTILINE
+    )
+    assert re.search(
+        r"^  numbers of the readings, across the nodes +1 to \d+, without a break$", done.stdout, re.MULTILINE
+    )
+    assert re.search(r"^  readings lost otherwise +none$", done.stdout, re.MULTILINE)
     assert "\x1b" not in done.stdout  # plain where there is no terminal
     assert demo.leaves_nothing()
 

@@ -160,10 +160,10 @@ def test_d5_what_both_nodes_wrote_on_their_own_is_merged_and_the_primarys_stays(
 def settle(pair: TreePair, before: int) -> None:
     """Waits until exactly one node is active after a disturbance, and leads the role back to the primary."""
     pair.wait_for(
-        lambda: sorted(node.status().get("role", "") for node in pair.nodes) == ["active", "standby"], "one active", 60
+        lambda: sorted(node.status().get("role", "") for node in pair.nodes) == ["active", "standby"], "one active"
     )
     if pair.backup.status().get("hold"):
-        pair.wait_for(lambda: all(in_sync(node) for node in pair.nodes), "in sync", 60)
+        pair.wait_for(lambda: all(in_sync(node) for node in pair.nodes), "in sync")
         pair.primary.order("failback")
     pair.wait_in_order()
     del before
@@ -194,7 +194,7 @@ def test_p12_n14_a_handover_interrupted_at_any_moment_leaves_exactly_one_active(
                 victim.start()
             settle(pair, number)
             assert pair.overlap_ns() == 0, (number, fault, victim.name)
-        pair.wait_in_sync(60)
+        pair.wait_in_sync()
         terms = [span.term for node in pair.nodes for span in node.spans()]
         assert len(terms) == len(set(terms))
 
@@ -225,6 +225,6 @@ def test_n14_the_link_cut_at_random_moments_of_a_switchback_leaves_exactly_one_a
                 cuts -= 1
             settle(pair, 0)
             assert pair.overlap_ns() == 0
-        pair.wait_in_sync(60)
+        pair.wait_in_sync()
         numbers = [line.split()[0] for line in lines(pair, pair.primary)]
         assert len(numbers) == len(set(numbers))

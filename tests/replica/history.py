@@ -322,9 +322,10 @@ class Pair:
         source.active = False  # its workload has ended; the agent still counts as active until all is sent
         outcome: list[str] = []
         source.session.source.finish(1 + self.random.randrange(1000), outcome.append)
-        with trio.move_on_after(5.0):
+        with trio.move_on_after(15.0) as scope:
             while not outcome:
                 await trio.sleep(0.002)
+        assert not scope.cancelled_caught, "what became of the final changes was never told"
         if outcome == [""] and sink.may_become_active and not sink.changing and self.linked:
             source.tell_stand()
             sink.activate()
@@ -397,7 +398,7 @@ class Pair:
 
     async def order_overwrite(self) -> None:
         """A pair is made anew of what each of them holds."""
-        if self.random.random() < 0.3:
+        if self.random.random() < 0.3 and not self.primary.incomplete:
             await self._unlink()
             self.primary.overwrite_due = self.backup.overwrite_due = True
 
@@ -439,7 +440,7 @@ class Pair:
         await self._unlink()
         await self.meet()
         with trio.move_on_after(20.0) as scope:
-            while not self.in_sync:
+            while not await self._is_settled():
                 await self._rejoin_if_broken()
                 await self.decide()
                 await trio.sleep(0.02)
@@ -449,14 +450,21 @@ class Pair:
             raise AssertionError(self._differences())
         for node in self.nodes:
             self.ledger.seen(node.name, node.contents())
-        final = self.primary.contents()
-        missing = self.ledger.missing(final, [each for node in self.nodes for each in archived(node)])
+        kept = [each for node in self.nodes for each in archived(node)]
+        missing = self.ledger.missing(self.primary.contents(), kept)
         assert not missing, "\n".join(missing)
-        await trio.sleep(0.02)
+
+    async def _is_settled(self) -> bool:
+        """Whether both have the same, scans find nothing new, and both know it."""
+        if not self.in_sync:
+            return False
         for node in self.nodes:
             await node.changed()
-        assert final == self.backup.contents()
-        assert modes(self.primary.data) == modes(self.backup.data)
+        await trio.sleep(0.02)
+        if not self.in_sync or modes(self.primary.data) != modes(self.backup.data):
+            return False
+        local = [await node.local.in_index(node.index.has_local, node.tree.name) for node in self.nodes]
+        return not any(local)
 
     async def _rejoin_if_broken(self) -> None:
         if self.linked and self._joined is not None and self._joined.over.is_set():
@@ -469,10 +477,12 @@ class Pair:
         states = [
             f"{node.name}: active {node.active}, incomplete {node.incomplete}, overwrite {node.overwrite_due}, "
             f"version {node.version}, stand {node.stand}, failures {self._joined and self._joined.failures}, "
-            f"problem {node.session and node.session.sink.problem}"
+            f"problem {node.session and node.session.sink.problem}, local {node.index.has_local(node.tree.name)}"
             for node in self.nodes
         ]
-        return "\n".join([f"not the same after all: {paths}", *states])
+        one, other = (modes(node.data) for node in self.nodes)
+        bits = [path for path in one.keys() & other.keys() if one[path] != other[path]]
+        return "\n".join([f"not the same after all: {paths}, permission bits {bits}", *states])
 
 
 def archived(node: Node) -> list[tuple[str, Any]]:

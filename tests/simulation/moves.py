@@ -187,10 +187,8 @@ def _fact(pair: Pair, name: str, at: int) -> None:
         node.running = node.stop_by = None
         pair.tell(at, told.WorkloadEnded())
     elif name == "finished":
-        assert node.finishing is not None
-        order, node.finishing = node.finishing, None
         delivered = not pair.trees or pair_trees.has_everything(pair, 1 - at)
-        pair.tell(at, told.FinalChangesSent(order, "" if delivered else "the other node is not up to date"))
+        _finished(pair, at, "" if delivered else "the other node is not up to date")
     elif name == "timer":
         pair.tell(at, told.TimerFired())
     elif name == "proven gone":
@@ -218,9 +216,16 @@ def _of_trees(pair: Pair, name: str, at: int) -> None:
         node.catching_up = tuple(before)
         pair.tell(at, told.CatchUpFailed(order, "the disk is full"))
     else:
-        assert node.finishing is not None
-        order, node.finishing = node.finishing, None
-        pair.tell(at, told.FinalChangesSent(order, "the other node's disk is full"))
+        _finished(pair, at, "the other node's disk is full")
+
+
+def _finished(pair: Pair, at: int, undelivered: str) -> None:
+    node = pair.nodes[at]
+    assert node.finishing is not None
+    order, node.finishing = node.finishing, None
+    node.goes_on = True
+    pair.tell(at, told.FinalChangesSent(order, undelivered))
+    pair.nodes[at].goes_on = False
 
 
 def _reset(pair: Pair, number: int, *kept: int) -> None:

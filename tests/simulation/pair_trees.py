@@ -131,7 +131,7 @@ def require_usable(pair: Pair, at: int) -> None:
     """Raises BrokenPromiseError if no workload may start on these trees."""
     node = pair.nodes[at]
     due = node.disk.overwrite_due and MODES[at] is Mode.BACKUP
-    if node.disk.incomplete or due or node.hindered:
+    if node.disk.incomplete or due or (node.hindered and not node.goes_on):
         why = node.disk.incomplete or ("an overwrite is due" if due else OBSTACLE)
         raise BrokenPromiseError(f"{NAMES[at]} starts its workload on trees that it must not use: {why}")
     if at == BACKUP and not pair.common and node.last_term < pair.nodes[PRIMARY].last_term:

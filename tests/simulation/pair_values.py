@@ -92,6 +92,7 @@ class Node:
     offered: Round | None = None  # what it noted that the other node may have soon
     follows: Round | None = None  # what the other node has now, said but not heard yet
     hindered: bool = False
+    goes_on: bool = False  # it has just stopped its workload on these trees, and would start it again
     link: int | None = None
     linked_before: bool = False
     keys: int | None = None  # the connection that its beacons belong to
@@ -109,9 +110,7 @@ class Node:
 
 def settings(mode: Mode, policy: TimeoutPolicy = TimeoutPolicy.ACTIVATE, *, trees: bool = False) -> RoleSettings:
     """Returns the settings of the model's nodes."""
-    return RoleSettings(
-        mode, INITIAL_STANDBY_S * SECOND, policy, TAKEOVER_S * SECOND, TAKEOVER_S * SECOND, trees=trees
-    )
+    return RoleSettings(mode, INITIAL_STANDBY_S * SECOND, policy, TAKEOVER_S * SECOND, TAKEOVER_S * SECOND, trees=trees)
 
 
 def hello(at: int, roles: Roles, number: int) -> Hello:
