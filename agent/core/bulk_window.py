@@ -26,6 +26,7 @@ BASE_VALID_NS = 60_000_000_000  # after so long unconfirmed the way is emptied o
 IDLE_NS = 10_000_000_000  # after so long a pause the network may be another one
 SAMPLES_MAX = 512
 RATE_INTERVAL_NS = 250_000_000
+PEAK_KEPT = 0.9  # of the highest rate, in each such time
 
 CREDIT_EVERY_BYTES = 2 * 1024 * 1024  # credit is due at once after so much,
 CREDIT_DELAY_NS = 5_000_000  # else after so long
@@ -51,6 +52,7 @@ class SendWindow:
         self.credited_bytes = 0
         self.delay_ns: int | None = None  # of the last credit
         self.bytes_per_second = 0.0  # while there was always more to send; 0.0: not known
+        self._peak = 0.0  # the highest rate lately
         self._samples: deque[_Sample] = deque()
         self._base_ns: int | None = None
         self._base_confirmed_ns = now_ns
@@ -127,7 +129,9 @@ class SendWindow:
         if queue_ns < QUEUE_LOW_NS:
             self.window_bytes = max(self.window_bytes, min(2 * sample.under_way, WINDOW_BYTES_MAX))
         elif queue_ns > QUEUE_HIGH_NS and sample.end > self._closed_until:
-            self.window_bytes = max(WINDOW_BYTES_MIN, self.window_bytes // 2)
+            # What the network carried lately in the allowed delay fits: then it is a busy node that answers late.
+            fits = int(self._peak * QUEUE_HIGH_NS / _NANOSECONDS_PER_SECOND)
+            self.window_bytes = min(self.window_bytes, max(WINDOW_BYTES_MIN, self.window_bytes // 2, fits))
             self._closed_until = self.sent_bytes
 
     def _measure_rate(self, now_ns: int) -> None:
@@ -135,8 +139,10 @@ class SendWindow:
             return
         elapsed_ns = now_ns - self._mark[0]
         if elapsed_ns >= RATE_INTERVAL_NS:
+            self._peak *= PEAK_KEPT ** (elapsed_ns / RATE_INTERVAL_NS)
             if self._blocked:
                 found = (self.credited_bytes - self._mark[1]) * _NANOSECONDS_PER_SECOND / elapsed_ns
+                self._peak = max(found, self._peak)
                 self.bytes_per_second = (self.bytes_per_second + found) / 2 if self.bytes_per_second else found
             self._mark, self._blocked = (now_ns, self.credited_bytes), False
         if not self.under_way_bytes:

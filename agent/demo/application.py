@@ -2,10 +2,10 @@
 
     python -I -S application.py FOLDER PAUSE
 
-A reading is a file of one line, written by one call so that a kill leaves no half of one: nanoseconds of the boot clock,
-node, term, number. The boot clock is the same on both nodes of the demo, so their readings can be laid side by side.
-Numbers go on from the last file that stands in the folder: whoever starts with another node's data goes on with its
-numbers. Knows nothing of roles: like any protected application it is started and stopped, and its term is in its
+A reading is a file of one line, written by one call so that a kill leaves no half of one: nanoseconds of the boot
+clock, node, term, number. The boot clock is the same on both nodes of the demo, so their readings can be laid side by
+side. Numbers go on from the last file that stands in the folder: whoever starts with another node's data goes on with
+its numbers. Knows nothing of roles: like any protected application it is started and stopped, and its term is in its
 environment. While the file PAUSE exists it writes nothing.
 """
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.core.vocabulary import NANOSECONDS_PER_MILLISECOND
-from agent.demo.pair_files import HEARTBEAT
 from agent.demo.comparison import Comparison
+from agent.demo.pair_files import HEARTBEAT
 from agent.demo.readings import Reading, Run, gap_before_ns, number_breaks, terms_grow, two_at_once
 
 LISTED_MAX = 3

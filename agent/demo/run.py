@@ -10,11 +10,12 @@ import click
 from agent.admin.printable import printable
 from agent.demo.agents import DemoAgent
 from agent.demo.interruption import EXIT_CODE_BASE, InterruptedDemoError, Interruption
+from agent.demo.node_watch import Ask, DemoFailedError
 from agent.demo.pair_files import DemoPair, create_pair
 from agent.demo.premises import Premises, describe_kept
 from agent.demo.result import Result, judge
 from agent.demo.screen import Screen
-from agent.demo.story import Ask, DemoFailedError, Story
+from agent.demo.story import Story
 from agent.platform.clock import boottime_ns
 
 WORKED = 0

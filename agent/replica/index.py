@@ -267,6 +267,12 @@ class Index:
         with self._file.guarded() as connection:
             return {name for (name,) in connection.execute("SELECT name FROM staged WHERE tree = ?", (number,))}
 
+    def forget_staged_file(self, tree: str, name: str) -> None:
+        """Forgets one staged file."""
+        number = self._trees.number(tree)
+        with self._file.transaction() as connection:
+            connection.execute("DELETE FROM staged WHERE tree = ? AND name = ?", (number, name))
+
     def forget_staged(self, tree: str) -> None:
         """Forgets all staged files."""
         number = self._trees.number(tree)

@@ -209,10 +209,12 @@ class Receiver:
 
     def _end(self, wanted: Wanted, end: End) -> Got:
         big, self._big = self._big, None
-        if end.problem or big is None:
+        if end.problem:
             if big is not None:
                 big.abandon()
-            return Got(wanted, None, problem=end.problem or "it was not sent")
+            return Got(wanted, None, problem=end.problem)
+        if big is None:
+            raise PeerError("the other node ended a file that it did not begin")
         mode = None if end.mode < 0 else end.mode
         try:
             name = big.finish(end.digest, mtime_ns=end.mtime_ns, mode=mode)
@@ -224,11 +226,14 @@ class Receiver:
         """After `run` has ended: closes a big file that was cut off, and returns what there is of it if it is much."""
         big, self._big = self._big, None
         first = self._expected[0] if self._expected else None
-        if big is None or not isinstance(first, Wanted) or big.size < PARTIAL_BYTES_MIN:
-            if big is not None:
-                big.abandon()
+        if big is None:
             return None
-        return first, big.leave()
+        if isinstance(first, Wanted):
+            known = first.old_size if first.partial else 0  # the beginning that is there already
+            if big.size >= max(PARTIAL_BYTES_MIN, known):
+                return first, big.leave()
+        big.abandon()
+        return None
 
 
 def _got(wanted: Wanted, name: str, digest: bytes, size: int, mtime_ns: int, mode: int | None) -> Got:

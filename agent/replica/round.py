@@ -138,6 +138,9 @@ class Round(Gathering):
             left = await trio.to_thread.run_sync(self.receiver.leave)
             if left is not None:
                 wanted, partial = left
+                if wanted.partial:  # what it was made of, and more
+                    await trio.to_thread.run_sync(self._staging.discard, wanted.partial)
+                    await self._local.in_index(index.forget_staged_file, name, wanted.partial)
                 await self._local.in_index(index.note_staged, name, partial, partial_key(wanted.step.path))
             await self._keep_steps()
             if name not in await self._local.in_index(index.applying_trees):

@@ -232,13 +232,13 @@ class Sink(Intake):
         tell_what_came(self._owner, tree, result)
         if result.changed and tree.kind.value == "config":
             self._owner.config_applied(tree.name)
+        self._note_complete(mark.term)  # before the source learns it (core/tree_versions)
         await self._outlet.send(
             Applied(
                 mark.number, tree.name, mark.seq, mark.final, following.refused, result.refused_total, free_bytes(tree)
             )
         )
         await self._outlet.flush()
-        self._note_complete(mark.term)
         await self._ask_for_edited(following)
 
     def _note_complete(self, term: int | None = None) -> None:

@@ -156,7 +156,9 @@ class Source:
             # What the sink could not take, or took and lost before it said so, is told once more.
             await self._local.in_index(self._local.index.touch_local, tree.name, message.after)
         self._in_sync = False
-        self._feeds[tree.name] = Feed(tree, message.number, 0 if whole else message.after, whole, look=message.look)
+        feed = Feed(tree, message.number, 0 if whole else message.after, whole, look=message.look)
+        feed.final = self._finish[0] if self._finish is not None else 0
+        self._feeds[tree.name] = feed
         self._ring()
 
     def unfollow(self) -> None:

@@ -237,3 +237,14 @@ def test_a_rate_limit_holds_over_time_and_makes_up_for_short_pauses_only() -> No
     while limit.wait_ns(10_000, now_ns + 3600 * SECOND) == 0:
         burst += 10_000
     assert burst <= 60_000
+
+
+def test_a_node_that_answers_late_because_it_is_busy_does_not_close_the_window_of_a_fast_network() -> None:
+    pipe = Pipe(100_000_000, MILLISECOND)
+    pipe.run(5 * SECOND)
+    for _ in range(40):  # for half a second at a time nothing is taken in
+        pipe.run(pipe.now_ns + 100 * MILLISECOND)
+        stalled_until = pipe.now_ns + 500 * MILLISECOND
+        pipe.arrivals = [(max(at, stalled_until), *rest) for at, *rest in pipe.arrivals]
+        pipe.free_ns = max(pipe.free_ns, stalled_until)
+    assert pipe.window.window_bytes > 1_000_000

@@ -43,6 +43,7 @@ class MemoryStream:
         self._sending = trio.Lock()
         self.renewal_due = False
         self.sent_bytes = 0
+        self.flush_takes_s = 0.0
         self.statistics = BulkStatistics(0, 0, 0, 0, False, 0.0, 0, None)
 
     async def run(self) -> None:
@@ -69,7 +70,7 @@ class MemoryStream:
                     await self._out.send(item)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise trio.BrokenResourceError("the connection broke") from None
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.flush_takes_s)
 
     async def receive(self) -> Any:
         try:
@@ -98,7 +99,7 @@ class Connection:
         self.ends = MemoryStream(self, one[0], other[1]), MemoryStream(self, other[0], one[1])
         self.arrived_count = 0
         self.broken = False
-        self._cut_after = cut_after
+        self.cut_after = cut_after
         self._spoil = spoil
 
     def arrived(self, end: MemoryStream, item: Any) -> Any:
@@ -106,7 +107,7 @@ class Connection:
         self.arrived_count += 1
         if self._spoil is not None:
             item = self._spoil(end, item)
-        if self._cut_after is not None and self.arrived_count >= self._cut_after:
+        if self.cut_after is not None and self.arrived_count >= self.cut_after:
             self.break_off()
         return item
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 import trio.testing
 
-from tests.replica.two_workers import FOLLOWING, SERVING, Joined, Worker
+from tests.replica.two_workers import FOLLOWING, SERVING, Joined, Worker, until
 
 
 def make_pair(tmp_path: Path) -> tuple[Worker, Worker]:
@@ -46,12 +46,6 @@ def test_everything_comes_over(tmp_path: Path) -> None:
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
     trio.run(scenario)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(15):
-        while not condition():
-            await trio.sleep(0.01)
 
 
 def test_an_edit_at_the_sink_is_replaced_and_archived(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def _contents_of(folder: Path) -> dict[str, Any]:
 
 @dataclass
 class Worker:
-    """One node's side: a tree in `folder`, and what it told its agent. `place`: where the tree stands in `folder`."""
+    """One node's side: a tree in `folder`, at `place`, and what it told its agent."""
 
     folder: Path
     stand: Stand
@@ -72,6 +72,7 @@ class Worker:
     may_change: Callable[[str], bool] = lambda incomplete: True
     place: str = "data"
     makes_place: bool = True
+    tree_name: str = "data"
     told: list[tuple[Any, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -88,11 +89,11 @@ class Worker:
         self.mortality = Mortality(self.folder / "state" / "index.db")
         disk = MortalDisk(self.mortality)
         self.index = Index(self.folder / "state" / "index.db")
-        trees = [Tree("data", self.kind, self.data)]
+        trees = [Tree(self.tree_name, self.kind, self.data)]
         self.local = MortalTrees(trees, self.index, 3600.0, self.announce, QuietWatcher(), disk)  # type: ignore[arg-type]
         self.local.mortality = self.mortality
         self.archive = Archive(self.folder / "state" / "archive", files=disk)
-        self.tree = self.local.trees["data"]
+        self.tree = self.local.trees[self.tree_name]
 
     async def crash(self) -> None:
         """Ends the process, at once if it has not died by itself; only `open` is left to call."""

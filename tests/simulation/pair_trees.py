@@ -150,7 +150,7 @@ def require_true_versions(pair: Pair) -> None:
         Relation.AHEAD: only_backup,
         Relation.BEHIND: only_primary,
         Relation.BOTH_CHANGED: not pair.common,
-        Relation.UNRELATED: False,  # claims nothing
+        Relation.UNRELATED: pair.common,
     }[claim]
     if wrong:
         holds = [NAMES[at] for at in (PRIMARY, BACKUP) if pair.only[at]]

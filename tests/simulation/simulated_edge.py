@@ -44,13 +44,19 @@ class SimulatedConnection:
     """Stands in for `agent.link.connection.Connection`."""
 
     def __init__(
-        self, stream: TlsEnd, session: Session, watchers: Watchers, address: str, beacon_keys: BeaconKeys
+        self,
+        stream: TlsEnd,
+        session: Session,
+        watchers: Watchers,
+        address: str,
+        beacon_keys: BeaconKeys,
+        bulk_key: bytes,
     ) -> None:
         self._agent, self._end = stream.agent, stream.end
         self._watchers = watchers
         self._met = self._dropped = self._over = self._writing = self._reading = False
         self._timer: Alarm | None = None
-        self.session, self.address, self.beacon_keys = session, address, beacon_keys
+        self.session, self.address, self.beacon_keys, self.bulk_key = session, address, beacon_keys, bulk_key
         self.closed = False
         self.when_closed: list[Callable[[], None]] = []
 
