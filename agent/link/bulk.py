@@ -72,8 +72,8 @@ class BulkAcceptor:
         on_stream: Callable[[BulkStream, str], Awaitable[None]],
         on_refused: Callable[[str, str], None],
     ) -> None:
-        """`key()` is the present link's, None: there is no link. `on_stream(stream, address)` uses a joined stream,
-        beside which `run` is running already, and closes it; `on_refused(address, sentence)` tells of others.
+        """`key()` is the present link's, None: there is no link. `on_stream(stream, address)` uses a joined stream and
+        runs its `run` beside; when it returns, the stream is closed. `on_refused(address, sentence)` tells of others.
         """
         self._identity = identity
         self._key = key
@@ -116,13 +116,11 @@ class BulkAcceptor:
                     self._on_refused(address, "the handshake of a bulk connection was not finished in time")
                 return
             [stream] = joined
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(stream.run)
-                try:
-                    await self._on_stream(stream, address)
-                finally:
-                    with trio.CancelScope(shield=True):  # bounded by aclose itself
-                        await stream.aclose()
+            try:
+                await self._on_stream(stream, address)
+            finally:
+                with trio.CancelScope(shield=True):  # bounded by aclose itself
+                    await stream.aclose()
 
 
 async def _joined(tls: TlsStream, key: bytes, *, dialled: bool) -> BulkStream:

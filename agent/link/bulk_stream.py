@@ -95,6 +95,8 @@ class BulkStream:
         self._ended = False
         self._failure: Callable[[], Exception] | None = None
         self._over = trio.Event()
+        self._resting = trio.Event()
+        self._saying = trio.Lock()
         self._owes = trio.Event()
         self._owes_much = trio.Event()
         self._compression = Compression()
@@ -104,13 +106,26 @@ class BulkStream:
 
     async def run(self) -> None:
         """Gives credit, sends signs of life and ends a connection that stalls; returns when the stream is closed or
-        broke, and raises nothing. Close the stream rather than cancel this: credit cut in half breaks the connection.
+        broke, and raises nothing. Cancelled, it finishes what it is sending, for LAST_FLUSH_S at most.
         """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._give_credit)
-            nursery.start_soon(self._watch)
-            await self._over.wait()
-            nursery.cancel_scope.cancel()
+            keeping = await nursery.start(self._keep)
+            try:
+                await self._over.wait()
+            finally:
+                keeping.deadline = trio.current_time() + LAST_FLUSH_S
+                self._resting.set()
+
+    async def _keep(self, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+        """Does what `run` is for, in a scope of its own, so that nobody cuts a credit in half."""
+        with trio.CancelScope(shield=True) as scope:
+            task_status.started(scope)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._give_credit)
+                nursery.start_soon(self._watch)
+                await self._resting.wait()
+                async with self._saying:
+                    nursery.cancel_scope.cancel()
 
     async def send_payload(self, payload: bytes) -> None:
         """Appends a message (1 to MESSAGE_BYTES_MAX bytes); it leaves with the next `flush`, or when enough waits."""
@@ -293,7 +308,8 @@ class BulkStream:
 
     async def _say_credit(self) -> None:
         try:
-            await self._sender.send_credit(lambda: self._receive_window.credit(now_ns()))
+            async with self._saying:
+                await self._sender.send_credit(lambda: self._receive_window.credit(now_ns()))
         except (PeerError, trio.BrokenResourceError, trio.ClosedResourceError):
             return  # what the other end sent last, and why, may still be unread: whoever reads or sends finds out
 

@@ -120,6 +120,7 @@ class Gathering:
         self._places: dict[str, str] = {}  # of parent folders: path on disk
         self._mode = PlanMode.MIRROR
         self._both_wrote: set[str] = set()  # of the steps that are not kept yet
+        self._reused: set[str] = set()  # staged files of earlier rounds that this one uses
         self.result = Result()
         self.progress = Progress()
 
@@ -204,11 +205,13 @@ class Gathering:
         if entry is None or entry.digest not in here:
             return False
         staged, others = here[entry.digest]
-        good = bool(staged) and await trio.to_thread.run_sync(self._staging.holds, staged, entry.digest)
+        free = bool(staged) and staged not in self._reused  # of several files that are alike one takes what is staged
+        good = free and await trio.to_thread.run_sync(self._staging.holds, staged, entry.digest)
         name = staged if good else ""
         for other in others:
             name = name or await trio.to_thread.run_sync(self._copy, other, entry)
         if name:
+            self._reused.add(name)
             self._note_staged(await self._step(StepKind.PUT_FILE, want, row, decision, entry), name)
         return bool(name)
 

@@ -66,6 +66,7 @@ class Primary:
     async def serve_bulk(self, stream: BulkStream, address: str) -> None:
         self.joined.append(address)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.run)
             while (item := await stream.receive()) is not None:
                 await stream.send_payload(b"seen " + shown(item))
                 await stream.flush()

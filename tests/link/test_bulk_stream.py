@@ -217,6 +217,29 @@ async def test_a_close_reads_as_the_end_after_everything_that_was_appended() -> 
 
 
 @in_trio
+async def test_a_run_cancelled_while_it_gives_credit_cuts_nothing_in_half() -> None:
+    near, far = trio.testing.lockstep_stream_pair()
+    async with bulk_pair(near, far, running=False) as (client, server):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, client, [b"m:one"])
+            assert shown(await server.receive()) == b"m:one"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.run)
+            await trio.testing.wait_all_tasks_blocked(0.1)
+            assert server._sender.writing, "the credit is on its way: nobody reads it"
+            nursery.cancel_scope.cancel()
+            nursery.start_soon(read_shielded, client)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.aclose)
+            assert await client.receive() is None
+
+
+async def read_shielded(stream: BulkStream) -> None:
+    with trio.move_on_after(0.5, shield=True):
+        await stream.receive()
+
+
+@in_trio
 async def test_a_cut_in_a_frame_is_no_end() -> None:
     async with bulk_pair(running=False) as (client, server):
         await client.tls.send_all(frame_head(FrameType.DATA, 10) + b"half")
