@@ -26,13 +26,15 @@ from agent.core.bulk_messages import (
 from agent.core.errors import PeerError
 from agent.core.tree_entries import DIGEST_BYTES, Entry, EntryKind
 
+REFUSED_PATH_CHARACTERS_MAX = 1024  # no path that a tree holds is longer
+
 _NUMBERS = {shape: number for number, shape in KINDS.items()}
 
 
 def encode(message: BulkMessage) -> bytes:
-    """Returns the payload of `message`."""
+    """Returns the payload of `message`; sentences that are too long are cut, what is no text in them is replaced."""
     shape = type(message)
-    values = [_to_wire(getattr(message, name)) for name, _ in _READERS[shape]]
+    values = [_WRITERS.get(kind, _as_it_is)(getattr(message, name)) for name, kind in _FIELDS[shape]]
     packed: bytes = msgpack.packb([_NUMBERS[shape], *values])
     return packed
 
@@ -64,21 +66,31 @@ def decode_untrusted(payload: bytes | memoryview) -> BulkMessage | None:
     for item, (name, reader) in zip(value[1:], readers, strict=False):  # a newer peer may say more
         try:
             read.append(reader(item))
-        except (ValueError, TypeError, IndexError) as error:
+        except (ValueError, TypeError, LookupError) as error:
             raise PeerError(f"the other node sent {shape.__name__} with a wrong {name}") from error
     return shape(*read)  # type: ignore[no-any-return]  # built from KINDS: a BulkMessage
 
 
-def _to_wire(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_to_wire(each) for each in value]
-    if isinstance(value, Change):
-        return _change_to_wire(value)
-    if isinstance(value, SmallFile):
-        return [value.problem, value.mtime_ns, value.mode, value.contents]
-    if isinstance(value, Standing):
-        return [value.name, value.kind, value.shape, value.index, value.files, value.size, value.problem]
-    return value[:PATH_BYTES_MAX] if isinstance(value, str) else value
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _sentence_to_wire(value: str, characters_max: int = SENTENCE_CHARACTERS_MAX) -> str:
+    return value[:characters_max].encode("utf-8", "replace").decode()
+
+
+def _small_file_to_wire(file: SmallFile) -> list[Any]:
+    return [_sentence_to_wire(file.problem), file.mtime_ns, file.mode, file.contents]
+
+
+def _standing_to_wire(tree: Standing) -> list[Any]:
+    name, problem = _sentence_to_wire(tree.name), _sentence_to_wire(tree.problem)
+    return [name, tree.kind, tree.shape, tree.index, tree.files, tree.size, problem]
+
+
+def _refusal_to_wire(refusal: tuple[str, str]) -> list[str]:
+    path, reason = refusal
+    return [_sentence_to_wire(path, REFUSED_PATH_CHARACTERS_MAX), _sentence_to_wire(reason)]
 
 
 def _change_to_wire(change: Change) -> list[Any]:
@@ -179,11 +191,13 @@ def _small_file(value: Any) -> SmallFile:
     problem, mtime_ns, mode, contents = value[:4]
     if type(contents) is not bytes or len(contents) > SMALL_FILE_BYTES_MAX:
         raise ValueError
-    return SmallFile(_sentence(problem) if problem else "", _time(mtime_ns), _permissions(mode), contents)
+    return SmallFile("" if problem == "" else _sentence(problem), _time(mtime_ns), _permissions(mode), contents)
 
 
 def _refusal(value: Any) -> tuple[str, str]:
-    return _sentence(value[0]), _sentence(value[1])
+    if type(value) is not list:
+        raise ValueError
+    return _path(value[0]), _sentence(value[1])
 
 
 _BY_ANNOTATION: Mapping[str, Callable[[Any], Any]] = {
@@ -201,6 +215,16 @@ _BY_ANNOTATION: Mapping[str, Callable[[Any], Any]] = {
     "Refusals": _listed(_refusal, ENTRIES_MAX),
     "SmallFiles": _listed(_small_file, ENTRIES_MAX),
     "Paths": _listed(_path, ENTRIES_MAX),
+}
+_WRITERS: Mapping[str, Callable[[Any], Any]] = {
+    "Sentence": _sentence_to_wire,
+    "Changed": lambda changes: [_change_to_wire(each) for each in changes],
+    "Trees": lambda trees: [_standing_to_wire(each) for each in trees],
+    "SmallFiles": lambda files: [_small_file_to_wire(each) for each in files],
+    "Refusals": lambda refusals: [_refusal_to_wire(each) for each in refusals],
+}
+_FIELDS: Mapping[type[Any], list[tuple[str, str]]] = {
+    shape: [(each.name, str(each.type)) for each in fields(shape)] for shape in KINDS.values()
 }
 _READERS: Mapping[type[Any], list[tuple[str, Callable[[Any], Any]]]] = {
     shape: [(each.name, _BY_ANNOTATION[str(each.type)]) for each in fields(shape)] for shape in KINDS.values()

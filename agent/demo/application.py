@@ -21,10 +21,10 @@ if __name__ == "__main__":  # run as a file and isolated (-I), so that the packa
 
 from agent.platform.clock import boottime_ns
 
-READING_INTERVAL_MS = 20
+READING_INTERVAL_MS = 50
 # A pair that is kept must neither fill the disk nor keep the machine busy.
 FILES_KEPT = 5_000
-HURRIED_READINGS = 3_000  # of one run; then it takes its time
+HURRIED_READINGS = 1_200  # of one run; then it takes its time
 LEISURELY_INTERVAL_MS = 1_000
 SUFFIX = ".txt"
 

@@ -25,6 +25,7 @@ from agent.platform.clock import boottime_ns, wall_ms
 STORY_SECONDS_MAX = 50.0
 POLL_INTERVAL_S = 0.1
 LOOK_SECONDS = 1.5  # how long each state is left on the screen
+FILES_BEFORE_KILL = 10  # on the backup, so that there is data to go on with
 COMPARE_SECONDS_MAX = 5.0  # for the last changes to arrive; what differs then differs
 
 
@@ -90,7 +91,8 @@ class Story:
 
     def _protect(self) -> None:
         self._wait(
-            "waiting for the primary to become active and the backup to be ready", lambda: self._in_order(after_ns=0)
+            "waiting for the primary to become active and the backup to be ready",
+            lambda: self._in_order(after_ns=0) and self._backup.files >= FILES_BEFORE_KILL,
         )
         self._tell_active(self._primary, "active")
         self._screen.say("active", f"its application writes a reading every {READING_INTERVAL_MS} ms, each a file")

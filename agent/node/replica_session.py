@@ -193,7 +193,7 @@ class Session:
             case bulk.Fetch():
                 self._fetch(message)
             case bulk.FetchSmall():
-                self.source.fetch(message, b"")
+                self._fetch_small(message)
             case bulk.Progress():
                 self.peer_progress = message
             case bulk.Changes():
@@ -221,12 +221,21 @@ class Session:
                 pass  # answered beside
 
     def _fetch(self, message: bulk.Fetch) -> None:
+        self._require_no_signature()
         if message.signature > SIGNATURE_BYTES_MAX:
             raise PeerError("the other node announces a signature beyond all bounds")
         if message.signature:
             self._signature = message, bytearray()
         else:
             self.source.fetch(message, b"")
+
+    def _fetch_small(self, message: bulk.FetchSmall) -> None:
+        self._require_no_signature()
+        self.source.fetch(message, b"")
+
+    def _require_no_signature(self) -> None:
+        if self._signature is not None:
+            raise PeerError("the other node asks for a file before it has sent the signature of another")
 
     async def _reply(self, question: bulk.Question) -> None:
         try:

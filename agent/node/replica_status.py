@@ -55,6 +55,8 @@ def _tree(work: Work, session: Session | None, name: str) -> dict[str, Any]:
         state = "in-sync" if in_sync else "behind" if session.source.in_sync else "copying"
         last = session.source.last_applied_ms(name)
         last_sync = None if last is None else _iso(last)
+        if trouble := session.source.trouble(name):
+            error = error or f"the other node cannot take it: {trouble}"
         refused += [{"path": path, "reason": reason} for path, reason in session.source.refused(name)[:REFUSED_SHOWN]]
         refused_total += len(session.source.refused(name))
     if error and not (following is None and not tree.scanned):

@@ -3,7 +3,8 @@ making sure that a tree fits the source's, and telling what a round brought."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol
 
 import trio
@@ -48,11 +49,34 @@ class Following:
     rounds: int = 0  # since following began
     last_changed: int = 0  # entries in the last round
     problem: str = ""
+    problem_told: str = ""  # as an event, since the last round that went through
     again_at: float | None = None  # trio's clock
     last_sync_ms: int | None = None  # wall clock
-    refused: tuple[tuple[str, str], ...] = ()
+    refusing: dict[str, str] = field(default_factory=dict)  # paths that could not be brought over yet, and why
     refused_total: int = 0
+    blocked: frozenset[str] = frozenset()  # of these, those that this node's disk does not take
+    told_again: set[str] = field(default_factory=set)  # of these, those that the coming round tries anew
     begun: bool = False  # its incoming changes are being taken
+
+    @property
+    def refused(self) -> tuple[tuple[str, str], ...]:
+        """The first PATHS_MAX paths that could not be brought over yet, and why."""
+        return tuple(self.refusing.items())
+
+    def note_told(self, path: str) -> None:
+        """The source tells of this path."""
+        if path in self.refusing:
+            self.told_again.add(path)
+
+    def note_refused(self, result: Result, *, whole: bool) -> list[tuple[str, str]]:
+        """Takes what a round could not bring over, besides what earlier ones could not; returns what is new of it."""
+        known, told_again = self.refusing, self.told_again
+        before = {} if whole else {path: why for path, why in known.items() if path not in told_again}
+        now = dict(islice({**before, **dict(result.refused)}.items(), PATHS_MAX))
+        self.refusing, self.told_again = now, set()
+        self.refused_total = len(now) + max(0, result.refused_total - len(result.refused))
+        self.blocked = frozenset(path for path in now if path in self.blocked or path in result.blocked)
+        return [(path, why) for path, why in now.items() if path not in known]
 
 
 @dataclass
@@ -84,8 +108,8 @@ async def prepare(local: LocalTrees, tree: LocalTree, hold: Hold) -> None:
         raise PairAgentError(f"{tree.root.path} is {here} here and {there} on the other node; mend one of the paths")
 
 
-def tell_what_came(owner: SinkOwner, tree: LocalTree, result: Result) -> None:
-    """Tells the events of a round: conflicts, what went to the archive, what could not be brought over."""
+def tell_what_came(owner: SinkOwner, tree: LocalTree, result: Result, refused: list[tuple[str, str]]) -> None:
+    """Tells the events of a round: conflicts, what went to the archive, what is newly `refused`."""
     if result.conflicts_total:
         owner.conflicted(result.conflicts_total)
         named = ", ".join(result.conflicts[:5])
@@ -105,10 +129,6 @@ def tell_what_came(owner: SinkOwner, tree: LocalTree, result: Result) -> None:
             tree=tree.name,
             items=[each.item for each in result.archived[:PATHS_MAX]],
         )
-    if result.refused_total:
-        path, reason = result.refused[0]
-        owner.announce(
-            "name-refused",
-            f"tree {tree.name}: {result.refused_total} not brought over: {path}: {reason}",
-            tree=tree.name,
-        )
+    if refused:
+        named = "; ".join(f"{path}: {reason}" for path, reason in refused[:5])
+        owner.announce("name-refused", f"tree {tree.name}: {len(refused)} not brought over: {named}", tree=tree.name)

@@ -65,6 +65,7 @@ class Result:
     changed: int = 0
     refused: list[tuple[str, str]] = field(default_factory=list)
     refused_total: int = 0
+    blocked: set[str] = field(default_factory=set)  # of the refused those that stand in the way here, on this disk
     archived: list[Archived] = field(default_factory=list)
     archived_total: int = 0
     conflicts: list[str] = field(default_factory=list)

@@ -105,7 +105,7 @@ class IndexFile:
         self._disconnect()
 
     def _open(self, *, lost: bool) -> None:
-        new = not self._path.exists() or self._path.stat().st_size == 0
+        existed = self._path.exists()
         try:
             connection = sqlite3.connect(
                 self._path,
@@ -119,16 +119,18 @@ class IndexFile:
         self._connection = connection
         try:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            if not new:
+            (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            if tables:
                 self._require_our_format(connection)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES}")
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES_KEPT}")
-            if new:
-                self._create(connection, lost=lost)
-            else:
+            if tables:
                 self._check(connection)
+            else:
+                # An empty file may be all that a failing disk left of an index: better a needless comparison.
+                self._create(connection, lost=lost or existed)
             connection.execute("PRAGMA synchronous = NORMAL")
         except sqlite3.Error as error:
             self._disconnect()

@@ -87,6 +87,11 @@ class Receiver:
         """How many files were asked for and did not arrive yet."""
         return self._outstanding
 
+    @property
+    def under_way_bytes(self) -> int:
+        """How much there is of the big file that is arriving."""
+        return 0 if self._big is None else self._big.size
+
     async def run(self) -> None:
         """Stages what arrives until cancelled. Raises OSError when the disk fails."""
         async for work in self._to_do:

@@ -126,6 +126,8 @@ class Round(Gathering):
     def _note_outcome(self, outcome: Outcome) -> None:
         if isinstance(outcome, Blocked):
             self.result.refuse(outcome.path, outcome.reason)
+            if len(self.result.blocked) < PAGE:
+                self.result.blocked.add(outcome.path)
         elif isinstance(outcome, Archived):
             self.result.archived_total += 1
             if len(self.result.archived) < PAGE:

@@ -77,14 +77,21 @@ class Sink(Intake):
     def caught_up(self) -> bool:
         """Whether what remains to be brought over is small."""
         return self.complete_term is not None and all(
-            each.rounds > 0 and (each.last_changed <= SMALL_ROUND_FILES or each.rounds >= ROUNDS_MAX)
+            each.rounds > 0
+            and not each.blocked
+            and (each.last_changed <= SMALL_ROUND_FILES or each.rounds >= ROUNDS_MAX)
             for each in self._following.values()
         )
 
     @property
     def problem(self) -> str:
         """Why a tree cannot be brought over now; empty: nothing is in the way."""
-        return next((f"tree {name}: {each.problem}" for name, each in self._following.items() if each.problem), "")
+        for name, each in self._following.items():
+            if each.problem:
+                return f"tree {name}: {each.problem}"
+            for path in sorted(each.blocked):
+                return f"tree {name}: {path}: {each.refusing[path]}"
+        return ""
 
     # -- following
 
@@ -198,7 +205,7 @@ class Sink(Intake):
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             sentence = "the disk is full" if full else f"the disk failed: {error.strerror}"
-            if full:
+            if full and sentence != following.problem_told:
                 self._owner.announce("disk-full", f"tree {tree.name}: {sentence}; nothing was changed", tree=tree.name)
             await self._give_up(following, sentence, mark)
             return
@@ -222,14 +229,14 @@ class Sink(Intake):
 
     async def _conclude(self, following: Following, mark: Mark, result: Result) -> None:
         tree = following.tree
-        following.mark, following.begun, following.problem = None, False, ""
+        following.mark, following.begun, following.problem, following.problem_told = None, False, "", ""
         following.rounds += 1
         following.last_changed = result.changed
         following.last_sync_ms = time.time_ns() // 1_000_000
-        following.refused, following.refused_total = tuple(result.refused[:PATHS_MAX]), result.refused_total
+        refused = following.note_refused(result, whole=mark.whole)
         if result.refused_total > len(following.refused):
             following.again_at = trio.current_time() + AGAIN_S
-        tell_what_came(self._owner, tree, result)
+        tell_what_came(self._owner, tree, result, refused)
         if result.changed and tree.kind.value == "config":
             self._owner.config_applied(tree.name)
         self._note_complete(mark.term)  # before the source learns it (core/tree_versions)
@@ -354,7 +361,8 @@ class Sink(Intake):
         if self._round is None:
             return None
         each = self._round.progress
-        return Progress(each.done_files, each.total_files, each.done_bytes, each.total_bytes)
+        done_bytes = each.done_bytes + self._round.receiver.under_way_bytes
+        return Progress(each.done_files, each.total_files, done_bytes, each.total_bytes)
 
     @property
     def copying(self) -> str:

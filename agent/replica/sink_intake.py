@@ -70,6 +70,7 @@ class Intake:
                 refusal = refusal_of_link_untrusted(change.path, entry.target)
             if refusal is None:
                 wants.append(Want(change.path, entry, change.changed))
+                following.note_told(change.path)
             else:
                 shown = change.path.encode("utf-8", "backslashreplace").decode()
                 self._owner.announce("name-refused", f"tree {message.tree}: {shown}: {refusal}", tree=message.tree)
@@ -131,8 +132,8 @@ class Intake:
         wake.set()
 
     def _note_problem(self, following: Following, problem: str) -> None:
-        if problem != following.problem:
+        if problem != following.problem_told:
             self._owner.announce("sync-failed", f"tree {following.tree.name}: {problem}", tree=following.tree.name)
-        following.problem = problem
+        following.problem = following.problem_told = problem
         following.mark = None
         following.again_at = trio.current_time() + AGAIN_S

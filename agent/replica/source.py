@@ -28,7 +28,7 @@ from agent.core.bulk_messages import (
     Mark,
     Troubled,
 )
-from agent.core.errors import PairAgentError
+from agent.core.errors import PairAgentError, PeerError
 from agent.replica.index import Change as IndexChange
 from agent.replica.local_trees import LocalTree, LocalTrees
 from agent.replica.sending import FileSender
@@ -94,6 +94,7 @@ class Source:
         self._feeds: dict[str, Feed] = {}
         self._wake = trio.Event()
         self._in_sync = False
+        self._troubles: dict[str, str] = {}  # why the sink could not take a tree, until it has
         self._marked_term = 0
         self._finish: tuple[int, Callable[[str], None]] | None = None
         self._fetches, self._to_fetch = trio.open_memory_channel[tuple[Fetch | FetchSmall, bytes]](FETCHES_WAITING_MAX)
@@ -101,8 +102,8 @@ class Source:
 
     @property
     def serving(self) -> bool:
-        """Whether somebody follows."""
-        return bool(self._feeds)
+        """Whether somebody follows, or will again when it can."""
+        return bool(self._feeds or self._troubles)
 
     @property
     def in_sync(self) -> bool:
@@ -164,6 +165,7 @@ class Source:
     def unfollow(self) -> None:
         """Nobody follows any more."""
         self._feeds.clear()
+        self._troubles.clear()
         self._in_sync = False
         self._end_finish("the other node stopped following")
 
@@ -179,19 +181,22 @@ class Source:
             self._ring()
 
     def fetch(self, message: Fetch | FetchSmall, signature: bytes) -> None:
-        """Queues a file to be sent. Raises PairAgentError if the sink asks for more than it may."""
+        """Queues a file to be sent. Raises PeerError if the sink asks for more than it may."""
         try:
             self._fetches.send_nowait((message, signature))
         except trio.WouldBlock:
-            raise PairAgentError("the other node asks for too many files at once") from None
+            raise PeerError("the other node asks for too many files at once") from None
 
     async def applied(self, message: Applied) -> None:
         """The sink has put a Mark's changes in place."""
         feed = self._feeds.get(message.tree)
         if feed is None or feed.outstanding is None or message.number != feed.number:
             return
+        if message.seq != feed.outstanding.seq:
+            raise PeerError("the other node says that it has what it was not told")
         mark, feed.outstanding, feed.outstanding_since = feed.outstanding, None, None
         feed.applied = True
+        self._troubles.pop(feed.tree.name, None)
         index = self._local.index
         if message.refused_total <= len(message.refused):
             refused = [path for path, _ in message.refused]
@@ -220,6 +225,8 @@ class Source:
         """The sink cannot take a tree now; it follows anew by itself when it can."""
         feed = self._feeds.pop(message.tree, None)
         self._in_sync = False
+        if message.tree in self._local.trees:
+            self._troubles[message.tree] = message.sentence
         if feed is not None:
             self._end_finish(f"tree {message.tree}: {message.sentence}")
 
@@ -331,6 +338,10 @@ class Source:
         """Returns when the sink last had everything, by the wall clock."""
         feed = self._feeds.get(name)
         return None if feed is None else feed.last_applied_ms
+
+    def trouble(self, name: str) -> str:
+        """Returns why the sink cannot take a tree now; empty: nothing is in the way."""
+        return self._troubles.get(name, "")
 
     def refused(self, name: str) -> tuple[tuple[str, str], ...]:
         """Returns what the sink could not take."""

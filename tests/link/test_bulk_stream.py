@@ -225,7 +225,7 @@ async def test_a_run_cancelled_while_it_gives_credit_cuts_nothing_in_half() -> N
             assert shown(await server.receive()) == b"m:one"
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.run)
-            await trio.testing.wait_all_tasks_blocked(0.1)
+            await trio.sleep(1)
             assert server._sender.writing, "the credit is on its way: nobody reads it"
             nursery.cancel_scope.cancel()
             nursery.start_soon(read_shielded, client)

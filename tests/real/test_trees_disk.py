@@ -6,12 +6,13 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.real.tree_pair import TreePair, contents, reasons, running_tree_pair, sentences, tree_status
+from tests.real.tree_pair import TreePair, command, contents, reasons, running_tree_pair, sentences, tree_status
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="mounts and attributes of Linux"),
@@ -62,6 +63,8 @@ def test_d10_a_full_disk_is_an_alarm_the_old_files_stay_and_it_goes_on_when_ther
             assert not pair.backup.status()["readiness"]["ready"]
             pair.wait_for(lambda: "full" in reasons(pair.primary), "the reason on the active node")
             assert pair.primary.status()["role"] == "active"
+            time.sleep(6)  # another attempt
+            assert len(sentences(pair.backup, "disk-full")) == 1  # an alarm is told once
             (copy / "filler.tmp").unlink()
             pair.wait_in_sync()
             assert not list(copy.glob(".pair-agent/staging/*"))
@@ -123,7 +126,16 @@ def test_d12_what_may_not_be_written_is_named_the_rest_goes_on_and_it_is_mended_
                     ),
                     f"both named on {node.name}",
                 )
-            assert "one.txt" in " ".join(sentences(pair.backup, "name-refused"))
+            told = sentences(pair.backup, "name-refused")
+            assert all(name in " ".join(told) for name in ("one.txt", "sub/two.bin"))
+            (data / "another.txt").write_text("still goes on")
+            pair.wait_for(lambda: (copy / "another.txt").exists(), "the rest")
+            assert len(tree_status(pair.backup, "data")["refused"]) == 2
+            refused = command(pair.backup, "failover")  # not to a node that lacks something
+            assert refused.returncode == 1
+            assert "one.txt" in refused.stderr + pair.backup.status()["reason"]
+            assert pair.primary.status()["role"] == "active"
+            assert sentences(pair.backup, "name-refused") == told  # once, though it was tried again and again
             assert stuck.read_text() == "one"
         finally:
             chattr("-i", stuck)

@@ -51,7 +51,7 @@ def slow_pair(tmp_path: Path) -> Iterator[TreePair]:
 
 def is_copying(node: Node) -> bool:
     status = node.status()
-    return bool(status) and (status["sync"]["done_bytes"] > 0 or status["sync"]["state"] == "in-sync")
+    return bool(status) and status["sync"]["state"] in ("copying", "in-sync")
 
 
 def kill_in_the_middle(pair: TreePair, victim: Node, kills: int, seed: int) -> None:

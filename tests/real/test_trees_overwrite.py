@@ -90,7 +90,7 @@ def test_swapped_modes_overwrite_the_new_backup_whoever_is_killed_in_the_middle(
 
         for node in pair.nodes:
             node.start()
-        pair.wait_for(lambda: pair.backup.status().get("sync", {}).get("done_bytes", 0) > 0, "the overwrite going on")
+        pair.wait_for(lambda: pair.backup.status().get("sync", {}).get("state") == "copying", "the overwrite going on")
         for node in pair.nodes:
             node.kill()
         assert all(record_of(node).overwrite_due for node in pair.nodes)

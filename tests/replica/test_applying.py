@@ -244,6 +244,30 @@ def test_d10_what_failed_to_be_flushed_is_staged_anew_and_never_flushed_again(
         at += STRIDE
 
 
+def test_d9_what_is_archived_has_its_name_on_the_disk_before_anything_in_the_tree_changes(tmp_path: Path) -> None:
+    """The archive may lie on another disk, which keeps no order with the tree's."""
+    deeds = (
+        Deed(StepKind.PUT_FILE, "a", b"new", archive=True, reason="edited here"),
+        Deed(StepKind.REMOVE, "b", archive=True, reason="edited here"),
+        Deed(StepKind.ARCHIVE_STAGED, "c", b"the other's", reason="both changed"),
+    )
+    world = World(tmp_path, Scenario("order", {"a": b"old", "b": b"old", "c": b"mine"}, deeds, {}))
+    disk = FailingDisk(10_000, errno.EIO)
+    world.run(disk)
+    archive, tree = str(world.archive_folder), world.root.disk_path()
+    kept = [at for at, call in enumerate(disk.calls_made) if call[0] == "link"]
+    changed = [
+        at
+        for at, call in enumerate(disk.calls_made)
+        if at > kept[0] and call[0] in ("replace", "remove") and str(call[-1]).startswith(tree)
+    ]
+    between = disk.calls_made[kept[-1] : changed[0]]
+    flushed = [str(call[1]) for call in between if call[0] == "flush_folder"]
+    assert len(kept) == 3
+    assert sum(archive in path and path.endswith(world.root.name) for path in flushed) == 2  # of both batches
+    assert any(path.endswith("archive") for path in flushed)
+
+
 # -- what somebody does meanwhile, and what bars the way
 
 

@@ -157,10 +157,20 @@ def test_damaged_files_do_not_pile_up(path: Path) -> None:
     assert len(aside) == index_file.ASIDE_MAX
 
 
-def test_an_empty_file_is_a_new_index(path: Path) -> None:
+def test_an_empty_file_is_all_that_was_left_of_an_index(path: Path) -> None:
     path.write_bytes(b"")
     index = Index(path)
-    assert not index.was_lost
+    assert index.was_lost
+    index.close()
+
+
+def test_a_first_start_that_was_cut_short_can_be_repeated(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.close()
+    index = Index(path)
+    index.update(TREE, [found_file("a")])
+    assert not list(path.parent.glob("*damaged*"))
     index.close()
 
 

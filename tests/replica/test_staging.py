@@ -251,6 +251,16 @@ def test_d10_after_a_failed_flush_the_file_is_gone_and_the_others_stay(tmp_path:
     staging.clean()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="few accounts may make links there")
+def test_a_staged_link_that_leads_nowhere_is_flushed_with_its_name(tmp_path: Path) -> None:
+    staging = Staging(root_at(tmp_path))
+    name = staging.link("gone/away")
+    staging.flush([name, stage(staging, b"x")])
+    assert os.readlink(staging.path(name)) == "gone/away"
+    staging.clean()
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(not CAN_SYNC_ALL, reason="this system has no flush of a whole disk that tells failures")
 def test_d10_after_a_failed_flush_of_many_all_of_them_are_gone(tmp_path: Path) -> None:
     disk = FailingDisk(0, errno.EIO, ("flush_all",))

@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 from agent.config.model import Tree, TreeKind
-from agent.core.errors import PairAgentError
+from agent.core.errors import PeerError
 from agent.core.tree_versions import TreeVersion
 from agent.node.replica_session import Session
 from agent.node.replica_work import Work
@@ -215,7 +215,7 @@ class Joined:
         try:
             with worker.scope:
                 await session.run()
-        except* (PairAgentError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, Crash) as group:
+        except* (PeerError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, Crash) as group:
             first: BaseException = group
             while isinstance(first, BaseExceptionGroup):
                 first = first.exceptions[0]

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from agent.core import effects as do
 from agent.core import inputs as told
-from agent.core.messages import Hello, Report
+from agent.core.messages import Hello, Report, Request
 from agent.core.record import Record
 from agent.core.role_table import Phase
 from agent.core.roles import Roles
 from agent.core.vocabulary import TimeoutPolicy
-from tests.simulation.pair_trees import GIVING, require_true_versions, require_usable, wrote
+from tests.simulation.pair_trees import GIVING, require_true_versions, require_up_to_date, require_usable, wrote
 from tests.simulation.pair_values import (
     BACKUP,
     GREETING_S,
@@ -62,6 +62,7 @@ class Pair:
         self.policy, self.trees = policy, trees
         self.only = (False, False)  # whose trees hold what the other node was never given
         self.common = False  # both once had the same
+        self.forgot = False  # one node's record of that is lost
         self.now = 0
         self.nodes = [Node(disk=record, disk_key=record_key(record)) for record in records]
         self.connections: dict[int, Connection] = {}
@@ -121,6 +122,8 @@ class Pair:
                     end.said = effect.report
                     self._send(at, node.link, effect.report)
             case do.Tell():
+                if self.trees and isinstance(effect.message, Request):
+                    require_up_to_date(self, at)
                 self._send(at, node.link, effect.message)
             case do.DropLink():
                 for number in [each for each, made in self.connections.items() if not made.ends[at].over]:
@@ -339,7 +342,7 @@ class Pair:
             for number, connection in self.connections.items()
             for at, end in enumerate(connection.ends)
         ]
-        held = (self.only, self.common) if self.trees else None
+        held = (self.only, self.common, self.forgot) if self.trees else None
         return hash((*nodes, *ends, same_keys, self.blocked, relative(self.partitioned_at, now), held))
 
 

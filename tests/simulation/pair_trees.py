@@ -110,7 +110,7 @@ def complete(pair: Pair, at: int) -> None:
     assert source.offered is not None
     merges = at == PRIMARY and relation(node.disk.version, source.disk.version) is Relation.BOTH_CHANGED
     node.applying, source.follows = None, source.offered
-    pair.only, pair.common = (merges, False), True
+    pair.only, pair.common, pair.forgot = (merges, False), True, False
     pair.tell(at, told.TreesComplete(source.offered[1], merges))
 
 
@@ -138,6 +138,13 @@ def require_usable(pair: Pair, at: int) -> None:
         raise BrokenPromiseError("the backup starts its workload on trees that the primary never gave it")
 
 
+def require_up_to_date(pair: Pair, at: int) -> None:
+    """Raises BrokenPromiseError if a node asks for the role and has not all that the other one wrote."""
+    overwrites = at == PRIMARY and pair.nodes[at].disk.overwrite_due
+    if not overwrites and (pair.only[1 - at] or pair.nodes[at].disk.incomplete):
+        raise BrokenPromiseError(f"{NAMES[at]} asks for the role and is not up to date")
+
+
 def require_true_versions(pair: Pair) -> None:
     """Raises BrokenPromiseError if what the nodes noted of their trees claims what is not so."""
     primary, backup = (node.disk for node in pair.nodes)
@@ -150,7 +157,7 @@ def require_true_versions(pair: Pair) -> None:
         Relation.AHEAD: only_backup,
         Relation.BEHIND: only_primary,
         Relation.BOTH_CHANGED: not pair.common,
-        Relation.UNRELATED: pair.common,
+        Relation.UNRELATED: pair.common and not pair.forgot,
     }[claim]
     if wrong:
         holds = [NAMES[at] for at in (PRIMARY, BACKUP) if pair.only[at]]

@@ -72,7 +72,7 @@ def both_down_primary_outdated(policy: TimeoutPolicy = TimeoutPolicy.ACTIVATE, *
 def record_lost(at: int, *, trees: bool = False) -> Pair:
     """Both were shut off, and one node's state file was lost."""
     pair = shut_off(steady(trees=trees))
-    record = pair.nodes[at].disk
+    record, pair.forgot = pair.nodes[at].disk, True
     return changed(pair, at, after_damage(None, record.mode, record.term_lane))
 
 
@@ -116,7 +116,7 @@ def trees_added() -> Pair:
 def shut_off(pair: Pair, policy: TimeoutPolicy = TimeoutPolicy.ACTIVATE) -> Pair:
     """Returns the pair with both nodes down, as their disks were."""
     down = Pair((pair.nodes[PRIMARY].disk, pair.nodes[BACKUP].disk), policy, trees=pair.trees)
-    down.only, down.common = pair.only, pair.common
+    down.only, down.common, down.forgot = pair.only, pair.common, pair.forgot
     return down
 
 

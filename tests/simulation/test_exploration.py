@@ -88,5 +88,5 @@ def test_the_exploration_sees_a_term_that_is_used_twice(monkeypatch: pytest.Monk
 
 def test_the_exploration_sees_a_node_that_is_left_without_an_active_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Handover, "_final_changes_sent", lambda self, fact, now_ns: None)
-    with pytest.raises(BrokenPromiseError, match="not one active|not home"):
+    with pytest.raises(BrokenPromiseError, match=r"not one active|not home"):
         Exploration(starts.steady, Bounds(1, frozenset({"failover"}))).run()
