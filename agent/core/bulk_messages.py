@@ -1,7 +1,7 @@
 """The messages of the bulk connection and their exact shape (PROTOCOL.md, section 11).
 
 A payload is a msgpack array `[kind, fields...]`: positions, not names, because there are many of them and they are
-small. `bulk_wire` reads and writes them. Kind 1 is the Join of `agent.link.bulk`. Knows nothing of connections or disks.
+small. `bulk_wire` reads and writes them. Kind 1 is the Join of `agent.link.bulk`. Knows neither connections nor disks.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ class Hold:
 @dataclass(frozen=True, slots=True)
 class Follow:
     """Sink: send what changed in this tree after `after` of the numbering `index` (empty: everything), then go on.
-    `look`: a Look at the disk that comes first. `number` is repeated in all that this brings about: what still comes of an
-    earlier Follow does not count."""
+    `look`: a Look at the disk that comes first. `number` is repeated in all that this brings about: what still comes
+    of an earlier Follow does not count."""
 
     number: Number
     tree: Sentence

@@ -146,8 +146,7 @@ class BulkSender:
         async with self._on_wire:
             began_ns = now_ns()
             self.window.sent(sum(len(piece) for piece in pieces), began_ns)
-            for piece in pieces:
-                await self._tls.send_all(piece)
+            await self._tls.send_together(*pieces)
             self.last_sent_ns = now_ns()
             if self.last_sent_ns - began_ns > BLOCKED_NS:
                 self.window.blocked()

@@ -21,11 +21,11 @@ from agent.link.alerts import error_from_alert
 from agent.link.identity import Identity
 from agent.link.tls_context import ALPN_LINK, BulkOffered, Side, connection_for, handshake_record
 
-CHUNK_BYTES = 256 * 1024  # encrypted at a time
+CHUNK_BYTES = 512 * 1024  # encrypted at a time
 # Received without one byte of data: more is an endless handshake, or a flood of key updates or of empty records.
 _BYTES_WITHOUT_DATA_MAX = 256 * 1024
 _DECRYPTED_BYTES_MAX = 256 * 1024  # returned by one call
-_TAKEN_BYTES_MAX = 264 * 1024  # a batch of 256 KiB with the overhead of its records
+_TAKEN_BYTES_MAX = CHUNK_BYTES + 16 * 1024  # with the overhead of the records
 _SPACE_BYTES_MAX = 1024 * 1024
 _HANDSHAKE_TAKEN_BYTES = 8 * 1024  # strangers get no more memory than that
 
@@ -106,8 +106,13 @@ class TlsBuffers:
 
     def take_records(self) -> memoryview | None:
         """Returns bytes to send to the other end, None if there are none; the next call overwrites them."""
+        pending: int = lib.BIO_get_mem_data(self._records_out, self._data_pointer)
+        if pending <= 0:
+            return None
+        if pending > len(self._taken) and self._shaken_hands:
+            self._taken = bytearray(min(pending, _TAKEN_BYTES_MAX))
         taken: int = lib.BIO_read(self._records_out, ffi.from_buffer(self._taken), len(self._taken))
-        return memoryview(self._taken)[:taken] if taken > 0 else None
+        return memoryview(self._taken)[:taken]
 
     def advance_handshake(self) -> bool:
         """Goes on with the handshake; returns whether it is complete, else it needs bytes from the other end.
@@ -140,7 +145,6 @@ class TlsBuffers:
         self._bytes_without_data = 0
         self._plain = bytearray(_DECRYPTED_BYTES_MAX)
         self._plain_pointer = ffi.from_buffer("char[]", self._plain)
-        self._taken = bytearray(_TAKEN_BYTES_MAX)
         return True
 
     def encrypt(self, data: memoryview) -> None:

@@ -136,9 +136,8 @@ class Inquiries:
             raise PairAgentError(f"tree {item.tree!r} is not configured here any more; say where to with --to")
         if self._work.stand.following:
             raise PairAgentError(
-                "this node follows the other's trees and would replace the restored version at once: restore to another "
-                "place with --to, and bring it into the tree of the active node"
+                "this node follows the other's trees and would replace the restored version at once: restore to "
+                "another place with --to, and bring it into the tree of the active node"
             )
         root = tree.root
         return root.path if root.single_file else Path(root.path, *item.path.split("/"))
-

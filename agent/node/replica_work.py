@@ -48,6 +48,7 @@ LOCK_ATTEMPTS = 100
 SNAPSHOT_S = 0.2
 CONNECT_PATIENCE_S = 10.0  # for a bulk connection, until a catch-up has failed for want of it
 CATCH_UP_LOOK_S = 0.01
+FINISH_PATIENCE_S = 4.0  # for a sink to be in sync, with no workload running; the other node waits a second longer
 EXPIRE_S = 3600.0
 MEGABYTE = 1_000_000
 SECONDS_PER_DAY = 86_400
@@ -170,7 +171,7 @@ class Work:
             case say.CatchUp():
                 self._catch_up(order.number)
             case say.Finish():
-                self._finish(order.number)
+                self._start(self._finish, order.number)
             case say.Grant():
                 if waiting := self._waiting.pop(order.number, None):
                     waiting[1].append(order.granted)
@@ -294,10 +295,15 @@ class Work:
                 return f"no connection for the trees: {self.bulk.problem}"
             await trio.sleep(CATCH_UP_LOOK_S)
 
-    def _finish(self, number: int) -> None:
+    async def _finish(self, number: int) -> None:
+        """Brings everything to the sink, whose last answer may still be under way."""
+
         def done(undelivered: str) -> None:
             self._tell(say.Finished(number, undelivered))
 
+        with trio.move_on_after(FINISH_PATIENCE_S):
+            while self.session is None or not self.session.source.in_sync:  # noqa: ASYNC110  sessions come and go
+                await trio.sleep(CATCH_UP_LOOK_S)
         if self.session is None:
             done(f"no connection for the trees: {self.bulk.problem}")
         else:

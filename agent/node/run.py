@@ -163,7 +163,13 @@ class _Node:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._conductor.beacons.listen, self._sockets)
             nursery.start_soon(
-                Listener(self._sockets, self._own_identity, on_stream=serve, on_refused=self._refused, on_bulk=self._conductor.replication.handed).run
+                Listener(
+                    self._sockets,
+                    self._own_identity,
+                    on_stream=serve,
+                    on_refused=self._refused,
+                    on_bulk=self._conductor.replication.handed,
+                ).run
             )
 
     async def _dial(self) -> None:

@@ -249,7 +249,9 @@ class Gathering:
                 raise
             self.result.refuse(want.path, f"its link cannot be made here: {error.strerror}")
             return
-        self._steps.append(replace(await self._step(StepKind.ARCHIVE_STAGED, want, row, decision, want.entry), staged=name))
+        self._steps.append(
+            replace(await self._step(StepKind.ARCHIVE_STAGED, want, row, decision, want.entry), staged=name)
+        )
         self._names.append(name)
         self.result.conflict(want.path)
 

@@ -20,6 +20,7 @@ import trio
 from agent.config.model import Tree, TreeKind
 from agent.core.errors import PairAgentError, TreeError
 from agent.core.tree_entries import EntryKind
+from agent.core.tree_names import RESERVED_FOLDER
 from agent.replica.contents import Changed, digest_of
 from agent.replica.file_system import FileSystem
 from agent.replica.file_tree import Fingerprint, Refused, TreeRoot, tree_root
@@ -31,6 +32,7 @@ T = TypeVar("T")
 
 SMALL_TREE_FILES = 2_000  # scanned whole where nothing may be missed, for it takes a few milliseconds
 PAGE = 500
+DOUBTED_FILES = 20  # that stood in a tree which is empty now
 DIRTY_MAX = 1_000  # paths; more are the whole tree
 
 
@@ -123,13 +125,18 @@ class LocalTrees:
         """Returns where the tree stands, or shall stand. Raises TreeError."""
         return tree_root(tree.config, single_file_if_absent=single_file)
 
-    async def scan(self, tree: LocalTree, under: tuple[str, ...] = ("",), *, full: bool = False) -> list[str]:
+    async def scan(
+        self, tree: LocalTree, under: tuple[str, ...] = ("",), *, full: bool = False, believed: bool = False
+    ) -> list[str]:
         """Brings the index up to date below these paths; returns the paths that changed, [""] for too many.
 
-        `full`: all contents are read again. A tree that cannot be scanned keeps its rows and gets a problem.
+        `full`: all contents are read again. `believed`: an operator asked, so a tree that is empty now may be.
+        A tree that cannot be scanned keeps its rows and gets a problem.
         """
         async with tree.lock:
             try:
+                if "" in under and not believed:
+                    await self._doubt_emptiness(tree)
                 update = await self._scan(tree, under)
                 if full and tree.root is not None:
                     update.changed += await self._read_again(tree, tree.root)
@@ -146,6 +153,18 @@ class LocalTrees:
         if update.changed or update.gone or fresh:
             tree.tell_changed()
         return update.paths if len(update.paths) < DIRTY_MAX else [""]
+
+    async def _doubt_emptiness(self, tree: LocalTree) -> None:
+        """Raises TreeError if many files stood in a tree and nothing does now: a disk may not be mounted."""
+        files, _ = await self.in_index(self._index.totals, tree.name)
+        root = await trio.to_thread.run_sync(self.place, tree)
+        if files < DOUBTED_FILES or root.single_file or not await trio.to_thread.run_sync(root.path.is_dir):
+            return
+        if not await trio.to_thread.run_sync(lambda: any(each.name != RESERVED_FOLDER for each in root.path.iterdir())):
+            raise TreeError(
+                f"{root.path} is empty, and {files} files stood there: nothing is taken for deleted, because a disk "
+                "may not be mounted; if they were deleted on purpose, run `pair-agent sync`"
+            )
 
     async def _scan(self, tree: LocalTree, under: tuple[str, ...]) -> Update:
         root = await trio.to_thread.run_sync(self.place, tree)

@@ -119,8 +119,8 @@ class Round(Gathering):
             raise
         except OSError as error:
             raise StuckError(
-                f"tree {name}: the disk failed while the changes were put in place: {error.strerror or error}; they are "
-                "finished as soon as it works again"
+                f"tree {name}: the disk failed while the changes were put in place: {error.strerror or error}; they "
+                "are finished as soon as it works again"
             ) from error
 
     def _note_outcome(self, outcome: Outcome) -> None:

@@ -181,7 +181,8 @@ class Sink(Intake):
         first = self.complete_term is None
         if first and stand.overwrite:
             return PlanMode.OVERWRITE
-        if first and stand.primary and self._relation is Relation.BOTH_CHANGED:
+        # AHEAD: it has merged before, and what it kept is still not on the other node.
+        if first and stand.primary and self._relation in (Relation.BOTH_CHANGED, Relation.AHEAD):
             return PlanMode.MERGE
         return PlanMode.MIRROR
 
@@ -290,7 +291,7 @@ class Sink(Intake):
             raise PairAgentError("the other node has not told its trees yet")
         listing = self._listing = Listing(trio.Event(), [], count_max=count_max, waiting=set(self._local.trees))
         try:
-            while self._round is not None:
+            while self._round is not None:  # noqa: ASYNC110  it may be another one each time
                 await trio.sleep(0.05)
             own = TreeVersion(stand.data_term, stand.alone, stand.base_term, stand.offered_term)
             self._relation = relation(own, TreeVersion(hold.data_term, hold.alone, hold.base_term, hold.offered_term))

@@ -262,7 +262,7 @@ class Source:
         try:
             if look := feed.look:
                 feed.look = Look.NONE
-                await self._local.scan(tree, full=look >= Look.CONTENTS)
+                await self._local.scan(tree, full=look >= Look.CONTENTS, believed=True)
             if final:
                 await self._local.settle(tree)
         except PairAgentError as error:

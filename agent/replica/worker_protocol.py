@@ -237,7 +237,19 @@ _SHAPES: Mapping[str, type[Any]] = {
     shape.__name__: shape
     for shape in (
         *(SetUp, Link, Unlink, Handover, Stand, CatchUp, Finish, Grant, Synchronise, Inquire),
-        *(Started, Ready, Permission, ApplyEnded, Complete, Followed, Offering, CaughtUp, CatchUpFailed, Finished, Happened),
+        *(
+            Started,
+            Ready,
+            Permission,
+            ApplyEnded,
+            Complete,
+            Followed,
+            Offering,
+            CaughtUp,
+            CatchUpFailed,
+            Finished,
+            Happened,
+        ),
         *(ConfigApplied, Snapshot, Answered),
     )
 }

@@ -175,10 +175,11 @@ def test_a_primary_with_unusable_trees_does_not_end_its_initial_standby(fact: to
 
 
 @pytest.mark.parametrize("fact", [HINDERED, COPYING])
-def test_a_stand_alone_node_with_unusable_trees_starts_when_they_can_be_used(fact: told.Input) -> None:
+@pytest.mark.parametrize("waiting_s", [0, 100])
+def test_a_stand_alone_node_with_unusable_trees_starts_when_they_can_be_used(fact: told.Input, waiting_s: int) -> None:
     scene = Scene(Mode.STAND_ALONE, Record(mode="stand-alone", **COPIED), trees=True)
     scene.tell(fact)
-    assert "start" not in " ".join(scene.tell(told.Started()) + scene.after(100))
+    assert "start" not in " ".join(scene.tell(told.Started()) + scene.after(waiting_s))
     assert scene.roles.obstacle in scene.roles.reason
     whole = USABLE if fact is HINDERED else told.TreesComplete(1)
     assert scene.tell(whole) == ["store", "start in term 2"]

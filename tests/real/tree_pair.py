@@ -197,7 +197,14 @@ class TreePair(Pair):
 
     def wait_for(self, condition: Callable[[], bool], what: str, bound_s: float = PATIENCE_S) -> None:
         """See `Pair.wait_for`; a copy and its retries may take their time on a busy machine."""
-        super().wait_for(condition, what, bound_s)
+        try:
+            super().wait_for(condition, what, bound_s)
+        except AssertionError as error:
+            shown = ("role", "reason", "readiness", "trees", "sync")
+            for node in self.nodes:
+                status = node.status()
+                error.add_note(f"{node.name}: { ({name: status.get(name) for name in shown}) }")
+            raise
 
     def wait_in_sync(self, bound_s: float = PATIENCE_S) -> None:
         """Waits until both say that they are in sync, and the trees are the same."""

@@ -17,6 +17,7 @@ from agent.core.errors import PairAgentError
 from agent.core.tree_versions import TreeVersion, followed, merged, offered, went_on_alone, written
 from agent.replica.worker_protocol import Stand
 from tests.replica.interrupted_disk import Crash
+from tests.replica.meddling import Meddler
 from tests.replica.random_edits import Editor
 from tests.replica.two_workers import Joined, Worker, contents_of
 from tests.replica.version_ledger import Ledger
@@ -42,7 +43,20 @@ class Node(Worker):
         self.peer: Node | None = None
         self.linked = False
         self.nursery: trio.Nursery | None = None
+        self.meddler: Meddler | None = None
         super().__init__(folder, NOBODY)
+
+    def open(self) -> None:
+        super().open()
+        if self.index.was_lost:
+            self.ledger.tell(f"{self.name}: its index was damaged")
+            self.index.acknowledge_loss()
+        self.mortality.watch(self.index)
+        self.disk.meanwhile = self._meanwhile
+
+    def _meanwhile(self, name: str, arguments: tuple[object, ...]) -> None:
+        if self.meddler is not None:
+            self.meddler.meanwhile(self, name, arguments)
 
     @property
     def may_become_active(self) -> bool:
@@ -163,7 +177,9 @@ class Pair:
         self.backup = Node(folder / "backup", self.ledger, primary=False)
         self.primary.peer, self.backup.peer = self.backup, self.primary
         self.nodes = (self.primary, self.backup)
-        self._editor = Editor(self.random, [0])
+        number = [0]
+        self._editor = Editor(self.random, number)
+        self._meddler = Meddler(Random(seed), Editor(Random(seed), number))
         self._joined: Joined | None = None
         self._nursery: trio.Nursery | None = None
 
@@ -361,7 +377,12 @@ class Pair:
         node.up = False
         node.ledger.tell(f"{node.name}: dies")
         node.active = False
-        await node.crash()
+        power_lost = self.random.random() < 0.3
+        if power_lost:
+            node.ledger.tell("  with its power")
+        await node.crash(power_lost=power_lost)
+        if self.random.random() < 0.05:
+            (node.folder / "state" / "index.db").write_bytes(b"damaged" * 1000)
         node.changing = False
         await self._unlink()
         if node.peer.up and node.peer.may_become_active and not node.peer.active and self.random.random() < 0.7:
@@ -395,6 +416,17 @@ class Pair:
         await node.changed()
         if not self.linked and node.may_become_active and self.random.random() < 0.3:
             node.activate()  # nobody came within the initial standby
+
+    async def interfere(self) -> None:
+        """Somebody edits while a round is put in place, or holds files, or fills the disk; or stops doing so."""
+        for node in self.nodes:
+            node.meddler = self._meddler if node.meddler is None else None
+        self._meddler.choose()
+
+    async def compare_all(self) -> None:
+        for node in self.nodes:
+            if node.session is not None:
+                node.session.restart(full=True)
 
     async def order_overwrite(self) -> None:
         """A pair is made anew of what each of them holds."""
@@ -435,6 +467,7 @@ class Pair:
         """Everything is mended; both trees are to be the same, and every version is to be accounted for."""
         for node in self.nodes:
             node.mortality.left = None
+            node.meddler = None
         await self._bury_the_dead()
         await self.revive()
         await self._unlink()
@@ -497,9 +530,7 @@ def archived(node: Node) -> list[tuple[str, Any]]:
 def modes(folder: Path) -> dict[str, int]:
     """Returns the permission bits of all that has any."""
     return {
-        name: (folder / name).stat().st_mode & 0o777
-        for name in contents_of(folder)
-        if not (folder / name).is_symlink()
+        name: (folder / name).stat().st_mode & 0o777 for name in contents_of(folder) if not (folder / name).is_symlink()
     }
 
 
@@ -515,6 +546,8 @@ HAPPENINGS = {
     "hand_over": 6,
     "crash": 7,
     "revive": 8,
+    "interfere": 3,
+    "compare_all": 1,
     "order_overwrite": 1,
 }
 

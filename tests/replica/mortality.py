@@ -1,15 +1,18 @@
 """How a worker dies in tests: at its n-th use of index or disk, or at once; and what its disk holds afterwards.
 
 From the moment of death on nothing that the worker still tries has an effect: its disk refuses every call, and its
-index comes back as it was at that moment, committed transactions only.
+index comes back as it was at that moment, committed transactions only. If the power is lost, only those that were
+durable, and what came before them, come back.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,9 +30,31 @@ class Mortality:
     def __init__(self, index_path: Path) -> None:
         self._index_path = index_path
         self._at_death = index_path.with_name("at-death")
+        self._durable = index_path.with_name("durable")
         self.index_in_use = threading.RLock()
         self.left: int | None = None
         self.dead = False
+
+    def watch(self, index: Index) -> None:
+        """Keeps what a loss of power would leave of the index, each time that it is made durable."""
+        transaction = index._file.transaction
+
+        @contextlib.contextmanager
+        def noting(*, durable: bool = False) -> Iterator[sqlite3.Connection]:
+            with transaction(durable=durable) as connection:
+                yield connection
+            if durable and not self.dead:
+                self._copy_to(self._durable)
+
+        index._file.transaction = noting  # type: ignore[method-assign]
+        self._copy_to(self._durable)
+
+    def _copy_to(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for part in PARTS:
+            if (path := Path(f"{self._index_path}{part}")).exists():
+                shutil.copyfile(path, folder / f"index{part}")
 
     def step(self) -> None:
         """Raises Crash if the worker is dead, or dies now."""
@@ -46,27 +71,28 @@ class Mortality:
             if self.dead:
                 return
             self.dead = True
-            self._at_death.mkdir()
-            for part in PARTS:
-                if (path := Path(f"{self._index_path}{part}")).exists():
-                    shutil.copyfile(path, self._at_death / f"index{part}")
+            self._copy_to(self._at_death)
 
-    def bury(self, index: Index) -> None:
-        """Ends the worker's process: the next one finds the index as it was at death."""
+    def bury(self, index: Index, *, power_lost: bool = False) -> None:
+        """Ends the worker's process: the next one finds the index as it was at death, or as a loss of power left it."""
+        if power_lost and self._durable.exists():
+            shutil.rmtree(self._at_death)
+            self._durable.rename(self._at_death)
         index._file._disconnect()  # closing it in order is what a dead process cannot do
         for part in ("", "-wal", "-shm"):
             Path(f"{self._index_path}{part}").unlink(missing_ok=True)
             if (kept := self._at_death / f"index{part}").exists():
                 kept.rename(f"{self._index_path}{part}")
-        self._at_death.rmdir()
+        shutil.rmtree(self._at_death)
 
 
 class MortalDisk(CountingDisk):
-    """The disk of a worker; a write at the moment of death is torn."""
+    """The disk of a worker; a write at the moment of death is torn. `meanwhile` may interfere with a call, or fail it."""
 
     def __init__(self, mortality: Mortality) -> None:
         super().__init__()
         self._mortality = mortality
+        self.meanwhile: Callable[[str, tuple[object, ...]], None] = lambda name, arguments: None
 
     def before(self, name: str, arguments: tuple[object, ...]) -> None:
         alive = not self._mortality.dead
@@ -79,6 +105,7 @@ class MortalDisk(CountingDisk):
                 assert isinstance(data, bytes | memoryview)
                 os.write(descriptor, data[: len(data) // 2])
             raise
+        self.meanwhile(name, arguments)
 
 
 class MortalTrees(LocalTrees):

@@ -73,6 +73,7 @@ class Worker:
     place: str = "data"
     makes_place: bool = True
     tree_name: str = "data"
+    second_place: str = ""  # of a tree "second"
     told: list[tuple[Any, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -87,21 +88,26 @@ class Worker:
     def open(self) -> None:
         """Begins a process: what is on the disk is what there is."""
         self.mortality = Mortality(self.folder / "state" / "index.db")
-        disk = MortalDisk(self.mortality)
+        disk = self.disk = MortalDisk(self.mortality)
         self.index = Index(self.folder / "state" / "index.db")
         trees = [Tree(self.tree_name, self.kind, self.data)]
+        if self.second_place:
+            trees.append(Tree("second", self.kind, self.folder / self.second_place))
         self.local = MortalTrees(trees, self.index, 3600.0, self.announce, QuietWatcher(), disk)  # type: ignore[arg-type]
         self.local.mortality = self.mortality
         self.archive = Archive(self.folder / "state" / "archive", files=disk)
         self.tree = self.local.trees[self.tree_name]
 
-    async def crash(self) -> None:
-        """Ends the process, at once if it has not died by itself; only `open` is left to call."""
+    async def crash(self, *, power_lost: bool = False) -> None:
+        """Ends the process, at once if it has not died by itself; only `open` is left to call.
+
+        `power_lost`: what the index had not made durable is lost; of the tree's files, nothing.
+        """
         self.mortality.die()
         self.scope.cancel()
         while self.session is not None:
             await trio.sleep(0.001)
-        self.mortality.bury(self.index)
+        self.mortality.bury(self.index, power_lost=power_lost)
 
     def recover(self) -> None:
         """Carries out what a crash interrupted, as a worker does before it says that it is ready."""
@@ -120,7 +126,8 @@ class Worker:
 
     async def changed(self) -> None:
         """Takes in what a test did to the tree."""
-        await self.local.scan(self.tree)
+        for tree in self.local.trees.values():
+            await self.local.scan(tree)
 
     async def until(self, *what: Any) -> None:
         """Waits until something was told."""
@@ -185,9 +192,7 @@ class Joined:
     `cut_after` and `spoil` are those of the connection. Leaves the workers as their processes would be: alive.
     """
 
-    def __init__(
-        self, one: Worker, other: Worker, *, cut_after: int | None = None, spoil: Spoil | None = None
-    ) -> None:
+    def __init__(self, one: Worker, other: Worker, *, cut_after: int | None = None, spoil: Spoil | None = None) -> None:
         self.workers = (one, other)
         self.connection = Connection(cut_after, spoil)
         self.failures: dict[int, BaseException] = {}

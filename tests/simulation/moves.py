@@ -106,7 +106,7 @@ def _rounds(pair: Pair, at: int) -> list[Move]:
             moves.append(("offer", 1 - at))
         elif pair_trees.applies(node) or pair_trees.is_whole(node):
             moves.append(("complete", at))
-    if pair_trees.hears_of_follower(pair, at):
+    if node.follows is not None and node.follows[0] == node.link and pair_trees.speak(pair):
         moves.append(("follows", at))
     if node.hindered:
         moves.append(("usable", at))

@@ -77,9 +77,9 @@ def has_offer(pair: Pair, at: int) -> bool:
 
 
 def hears_of_follower(pair: Pair, at: int) -> bool:
-    """Returns whether the source `at` is being told that the other node has everything."""
+    """Returns whether the source `at` is being told that the other node has everything that it has now."""
     node = pair.nodes[at]
-    return node.follows is not None and node.follows[0] == node.link and speak(pair)
+    return node.follows == (node.link, node.disk.data_term) and speak(pair)
 
 
 def caught_up(pair: Pair, at: int) -> bool:
@@ -110,8 +110,9 @@ def complete(pair: Pair, at: int) -> None:
     assert source.offered is not None
     merges = at == PRIMARY and relation(node.disk.version, source.disk.version) is Relation.BOTH_CHANGED
     node.applying, source.follows = None, source.offered
-    pair.only, pair.common, pair.forgot = (merges, False), True, False
+    pair.only, pair.common = (merges, False), True
     pair.tell(at, told.TreesComplete(source.offered[1], merges))
+    pair.forgot = pair.forgot and pair.nodes[at].disk.data_term != source.offered[1]  # it may have died before it noted
 
 
 def follows(pair: Pair, at: int) -> None:

@@ -237,7 +237,7 @@ def test_it_sees_an_overwrite_that_only_the_backup_knows_to_be_done(monkeypatch:
             self._store(overwrite_due=False)
 
     monkeypatch.setattr(Roles, "_trees_changed", at_once)
-    assert "the backup stays active without a reason" in broken_by(with_trees(starts.new), {"stop"})
+    assert "the backup stays active without a reason" in broken_by(with_trees(starts.new), {"power"})
 
 
 def test_it_sees_a_takeover_that_a_freeze_made_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from tests.wine.windows_python import WindowsPython
 
 pytestmark = pytest.mark.wine
 
+PART_SECONDS_MAX = 420  # the trees write many thousands of files
 PARTS = ("platform", "config", "admin", "cli", "link", "workload", "replica")
 
 IMPORT = """
@@ -51,9 +52,9 @@ def test_the_tests_of_a_part_pass_on_windows(windows: WindowsPython, part: str) 
         "--hypothesis-profile",
         "brief",
     ]
-    done = windows.run("-m", "pytest", *options, f"tests/{part}")
+    done = windows.run("-m", "pytest", *options, f"tests/{part}", timeout_seconds=PART_SECONDS_MAX)
     if not done.stdout:  # Wine itself fell over before Python said its first word
-        done = windows.run("-m", "pytest", *options, f"tests/{part}")
+        done = windows.run("-m", "pytest", *options, f"tests/{part}", timeout_seconds=PART_SECONDS_MAX)
     print(done.stdout)
     assert done.returncode == 0, f"the tests of {part} fail on Windows"
     assert " passed" in done.stdout
