@@ -111,7 +111,7 @@ class Gathering:
         self._staging = Staging(self._root, local.disk)
         self.receiver = Receiver(self._staging, self._note_got)
         self._steps: list[Step] = []
-        self._names: list[str] = []
+        self._names: set[str] = set()  # of the staged files that this round puts in place
         self._small: list[Wanted] = []  # to be asked for in one message
         self._small_bytes = 0
         self._again_paths: set[str] = set()  # asked for once more, as big files and whole
@@ -121,7 +121,6 @@ class Gathering:
         self._places: dict[str, str] = {}  # of parent folders: path on disk
         self._mode = PlanMode.MIRROR
         self._both_wrote: set[str] = set()  # of the steps that are not kept yet
-        self._reused: set[str] = set()  # staged files of earlier rounds that this one uses
         self.result = Result()
         self.progress = Progress()
 
@@ -206,13 +205,12 @@ class Gathering:
         if entry is None or entry.digest not in here:
             return False
         staged, others = here[entry.digest]
-        free = bool(staged) and staged not in self._reused  # of several files that are alike one takes what is staged
+        free = bool(staged) and staged not in self._names  # of several files that are alike one takes what is staged
         good = free and await trio.to_thread.run_sync(self._staging.holds, staged, entry.digest)
         name = staged if good else ""
         for other in others:
             name = name or await trio.to_thread.run_sync(self._copy, other, entry)
         if name:
-            self._reused.add(name)
             self._note_staged(await self._step(StepKind.PUT_FILE, want, row, decision, entry), name)
         return bool(name)
 
@@ -252,12 +250,12 @@ class Gathering:
         self._steps.append(
             replace(await self._step(StepKind.ARCHIVE_STAGED, want, row, decision, want.entry), staged=name)
         )
-        self._names.append(name)
+        self._names.add(name)
         self.result.conflict(want.path)
 
     def _note_staged(self, step: Step, name: str) -> None:
         self._steps.append(replace(step, staged=name))
-        self._names.append(name)
+        self._names.add(name)
         assert step.entry is not None
         self._done(step.entry.size)
 
@@ -350,7 +348,7 @@ class Gathering:
             if got.step.kind is StepKind.ARCHIVE_STAGED:
                 self.result.conflict(entry.path)
             self._steps.append(got.step)
-            self._names.append(got.step.staged)
+            self._names.add(got.step.staged)
         self._room.set()
 
     def _done(self, size: int) -> None:

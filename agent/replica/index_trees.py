@@ -2,7 +2,8 @@
 
 A seq is never given twice for one index id, although the last transactions may be lost with the power: a block of seqs
 is reserved durably before the first of it is given, and whoever opens the file goes on behind the block. Otherwise the
-other node, which remembers up to where it has everything, would miss what is numbered like something it has.
+other node, which remembers up to where it has everything, would miss what is numbered like something it has. And as rows
+may be lost of what the other node was told and what is gone by now, it is told the whole tree then.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ class IndexTrees:
         self._file = file
         self._numbers: dict[str, int] = {}
         with file.transaction(durable=True) as connection:
-            connection.execute("UPDATE tree SET last_seq = max(last_seq, seq_reserved)")
+            connection.execute(
+                "UPDATE tree SET last_seq = seq_reserved, feed_begins = seq_reserved WHERE seq_reserved > last_seq"
+            )
             connection.execute("UPDATE tree SET seq_reserved = last_seq + ?", (SEQ_BLOCK,))
             self._numbers.update(connection.execute("SELECT name, number FROM tree"))
 

@@ -66,16 +66,39 @@ def test_d5_after_a_partition_the_primarys_version_stands_and_the_others_is_in_t
 
 def test_n8_ten_kilobytes_a_second_carry_a_resync_and_default_heartbeats(wire: Wire, tmp_path: Path) -> None:
     pair = pair_on(wire, tmp_path, interval_ms=1_000, timeout_ms=5_000)
+    (pair.tree(pair.primary) / "sub" / "two.bin").write_bytes(os.urandom(100_000))
     try:
-        pair.start()
+        wire.both(bytes_per_s=10_000)
+        for node in pair.nodes:
+            node.start()
+        pair.wait_active(pair.primary)
         changes = [role_changes(node) for node in pair.nodes]
         downs = [sentences(node, "link-down") for node in pair.nodes]
-        wire.both(bytes_per_s=10_000)
-        (pair.tree(pair.primary) / "big").write_bytes(os.urandom(150_000))
-        pair.wait_for(lambda: (pair.tree(pair.backup) / "big").exists(), "the file", bound_s=120)
+        (pair.tree(pair.primary) / "big").write_bytes(os.urandom(100_000))
+        pair.wait_for(lambda: (pair.tree(pair.backup) / "big").exists(), "the last file", bound_s=120)
         pair.wait_in_sync()
         assert [role_changes(node) for node in pair.nodes] == changes
         assert [sentences(node, "link-down") for node in pair.nodes] == downs
+    finally:
+        pair.close()
+
+
+@pytest.mark.long
+def test_n8_a_network_that_becomes_slow_in_the_middle_of_a_resync_delays_no_heartbeat(
+    wire: Wire, tmp_path: Path
+) -> None:
+    pair = pair_on(wire, tmp_path, interval_ms=1_000, timeout_ms=5_000)
+    (pair.tree(pair.primary) / "sub" / "two.bin").write_bytes(os.urandom(20_000_000))
+    try:
+        for node in pair.nodes:
+            node.start()
+        pair.wait_for(lambda: wire.to_b.carried > 5_000_000, "the copy going on")
+        changes = [role_changes(node) for node in pair.nodes]
+        wire.both(bytes_per_s=10_000)
+        time.sleep(20)
+        assert [role_changes(node) for node in pair.nodes] == changes
+        wire.both(bytes_per_s=None)
+        pair.wait_in_sync()
     finally:
         pair.close()
 

@@ -234,3 +234,19 @@ def test_d13_names_that_cannot_be_told_are_refused_and_the_rest_goes_on(tmp_path
             assert {each.path for each in source.tree.refused} == {"con", "a:b", "dot.", "upper", "fifo", "out"}
 
     run(main)
+
+
+def test_many_files_that_are_alike_all_arrive_also_after_a_cut(tmp_path: Path) -> None:
+    async def main() -> None:
+        source, sink = make_pair(tmp_path)
+        for number in range(600):
+            (source.data / f"{number:03d}").write_bytes(b"the same")
+        sink.may_change = lambda incomplete: False
+        async with Joined(source, sink):
+            await sink.until("permit")  # everything is staged, and stays so
+        sink.may_change = lambda incomplete: True
+        async with Joined(source, sink):
+            await sink.until("complete", 2)
+            assert sink.contents() == source.contents()
+
+    run(main)

@@ -241,8 +241,7 @@ def test_i2_what_the_sink_could_not_take_is_kept_when_the_roles_turn(
             (source_.data / "new").write_bytes(b"not on the sink either")
             sink_.local.disk = Holding(sink_.data)
             await source_.changed()
-            await until(lambda: bool(sink_.sentences("name-refused")))
-            await until(lambda: source_.session is not None and source_.session.source.in_sync)
+            await until(lambda: source_.session is not None and bool(source_.session.source.refused("data")))
         assert sink_.contents() == {"held": b"old"}
         sink_.stand = replace(SERVING, primary=False, data_term=3, alone=True, base_term=2)
         source_.stand = replace(FOLLOWING, primary=True, data_term=2, alone=False, base_term=2)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from agent.core.bulk_messages import (
     ENTRIES_MAX,
@@ -161,9 +162,13 @@ def test_what_comes_of_another_follow_does_not_count(sink: Worker) -> None:
             await peer.send(Hold(False, 2, True, 1, 0, (standing,)))
             follow = await peer.receive(Follow)
             await peer.send(
+                peer.changes(Follow(follow.number + 1, "data", b"", 0, 0), [file("stale")]),
                 peer.mark(follow, number=follow.number + 1),
                 Mark(follow.number, "another tree", INDEX, 9, True, 0, 2, 0, 0),
-                *(peer.changes(Follow(follow.number + 1, "data", b"", 0, 0), [file("stale")]),),
+            )
+            await trio.sleep(0.2)
+            assert ("permit",) not in [each[:1] for each in sink.told]
+            await peer.send(
                 peer.changes(follow, [file("own", OWN["own"]), file("old", OWN["old"])]),
                 peer.mark(follow),
             )

@@ -56,6 +56,8 @@ BEGINNING = [
     starts.trees_added,
 ]
 
+COPYING = [with_trees(starts.new), starts.first_copy_broken, starts.modes_swapped, starts.trees_added]
+
 
 def name_of(start: Start) -> str:
     if isinstance(start, partial):
@@ -74,17 +76,28 @@ def test_any_fault_or_order_in_a_running_pair_is_survived_d1_d2_d3() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("start", [*RUNNING, *BEGINNING], ids=name_of)
-def test_any_fault_or_order_while_nodes_run_boot_and_copy_is_survived_d1_d2_d4(start: Start) -> None:
+@pytest.mark.parametrize("start", RUNNING, ids=name_of)
+def test_any_fault_order_or_crash_between_two_effects_in_a_running_pair_is_survived(start: Start) -> None:
     figures = Exploration(start, Bounds(1, EVERYTHING, crash_within=True)).run()
     assert figures.states > 1_000
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kinds", [OF_TREES | {"failover"}, OF_TREES | {"power"}, OF_TREES | {"freeze"}], ids=sorted)
-def test_any_two_faults_of_the_trees_are_survived(kinds: frozenset[str]) -> None:
-    for start in (with_trees(starts.steady), with_trees(starts.both_down)):
-        Exploration(start, Bounds(2, kinds)).run()
+@pytest.mark.parametrize("start", COPYING, ids=name_of)
+def test_any_fault_order_or_crash_while_trees_are_copied_is_survived_d1_d2_d4(start: Start) -> None:
+    figures = Exploration(start, Bounds(1, EVERYTHING, crash_within=True)).run()
+    assert figures.states > 10_000
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["failover", "power", "freeze", "reset"])
+def test_any_two_faults_of_the_trees_are_survived(kind: str) -> None:
+    Exploration(with_trees(starts.steady), Bounds(2, OF_TREES | {kind})).run()
+
+
+@pytest.mark.long
+def test_a_node_whose_trees_hinder_it_and_that_freezes_becomes_active_in_the_end() -> None:
+    Exploration(with_trees(starts.both_down), Bounds(2, frozenset({"hindered", "freeze"}))).run()
 
 
 # -- long histories, at random
