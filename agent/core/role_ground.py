@@ -97,10 +97,11 @@ class RoleGround:
     def report(self) -> Report:
         """What this node tells the other of itself."""
         obstacle = self.obstacle
+        half_way = self._settings.trees and bool(self.record.incomplete)
         return Report(
             role=self.role,
             term=self.record.term,
-            active_term=self.record.active_term,
+            active_term=0 if half_way else self.record.active_term,  # nothing newer can be taken from half a copy
             eligible=not obstacle,
             obstacle=obstacle or self.concern,
             workload_failed=self.workload_failed,

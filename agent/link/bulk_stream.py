@@ -108,18 +108,18 @@ class BulkStream:
         """Gives credit, sends signs of life and ends a connection that stalls; returns when the stream is closed or
         broke, and raises nothing. Cancelled, it finishes what it is sending, for LAST_FLUSH_S at most.
         """
+        keeping = trio.CancelScope(shield=True)
         async with trio.open_nursery() as nursery:
-            keeping = await nursery.start(self._keep)
+            nursery.start_soon(self._keep, keeping)
             try:
                 await self._over.wait()
             finally:
                 keeping.deadline = trio.current_time() + LAST_FLUSH_S
                 self._resting.set()
 
-    async def _keep(self, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+    async def _keep(self, keeping: trio.CancelScope) -> None:
         """Does what `run` is for, in a scope of its own, so that nobody cuts a credit in half."""
-        with trio.CancelScope(shield=True) as scope:
-            task_status.started(scope)
+        with keeping:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._give_credit)
                 nursery.start_soon(self._watch)

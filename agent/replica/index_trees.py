@@ -2,8 +2,8 @@
 
 A seq is never given twice for one index id, although the last transactions may be lost with the power: a block of seqs
 is reserved durably before the first of it is given, and whoever opens the file goes on behind the block. Otherwise the
-other node, which remembers up to where it has everything, would miss what is numbered like something it has. And as rows
-may be lost of what the other node was told and what is gone by now, it is told the whole tree then.
+other node, which remembers up to where it has everything, would miss what is numbered like something it has. Rows may
+be lost, too, of what the other node was told and what is gone by now: so it is told the whole tree then.
 """
 
 from __future__ import annotations

@@ -224,4 +224,4 @@ def test_waiting_ends_with_the_next_event(tmp_path: Path) -> None:
 def test_every_code_has_a_meaning_and_keeps_its_word() -> None:
     assert all(code.meaning.endswith(".") and code.value == code.name.lower().replace("_", "-") for code in EventCode)
     assert EventCode("role-changed") is EventCode.ROLE_CHANGED
-    assert len(EventCode) == 36
+    assert len(EventCode) == 37

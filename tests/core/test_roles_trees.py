@@ -598,6 +598,26 @@ def test_two_releases_that_cross_make_one_node_active() -> None:
     assert scene.phase is Phase.STANDBY
 
 
+def test_a_node_with_incomplete_trees_has_nothing_newer_to_give() -> None:
+    scene = linked_backup(replace(BACKUP, term=4, active_term=4))
+    assert scene.roles.report.active_term == 4
+    scene.tell(COPYING)
+    assert scene.roles.report.active_term == 0
+    scene.tell(told.TreesComplete(1))
+    assert scene.roles.report.active_term == 4
+
+
+def test_a_primary_that_restarts_while_the_backup_is_being_repaired_goes_on_d5() -> None:
+    """Both were active, the primary stayed. The backup had been active in a later term, but its trees were half a copy
+    of the primary's by then: the primary tried for ever to be brought up to date by it."""
+    repaired = linked_backup(replace(BACKUP, term=4, active_term=4))
+    repaired.tell(COPYING)
+    told_of_it = repaired.roles.report
+    scene = primary(replace(PRIMARY, term=4, active_term=3, peer_active_term=4)).started()
+    scene.linked(Role.STANDBY, told_of_it.active_term, eligible=told_of_it.eligible)
+    assert scene.phase is Phase.ACTIVE
+
+
 # -- a catch-up that fails
 
 

@@ -234,6 +234,15 @@ async def test_a_run_cancelled_while_it_gives_credit_cuts_nothing_in_half() -> N
             assert await client.receive() is None
 
 
+@in_trio
+async def test_a_run_that_is_cancelled_before_it_began_ends() -> None:
+    async with bulk_pair(running=False) as (client, _):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await client.run()
+        assert scope.cancelled_caught
+
+
 async def read_shielded(stream: BulkStream) -> None:
     with trio.move_on_after(0.5, shield=True):
         await stream.receive()

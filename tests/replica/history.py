@@ -1,170 +1,23 @@
-"""A pair that lives through a random history: edits, failovers, crashes, partitions; the roles of both, in miniature.
+"""A pair that lives through a random history: edits, failovers, crashes, partitions, full disks, damaged indexes.
 
-What a node notes of its version, and when, is the table of `agent.core.tree_versions`; who becomes active is decided as
-the roles decide it. What happens is drawn from one seed; how far a round has got by then is up to the machine.
+What happens is drawn from one seed, and who becomes active is decided as the roles decide it; how far a round has got
+by then is up to the machine, so the same seed need not end the same way twice.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import trio
 
 from agent.core.errors import PairAgentError
-from agent.core.tree_versions import TreeVersion, followed, merged, offered, went_on_alone, written
-from agent.replica.worker_protocol import Stand
 from tests.replica.interrupted_disk import Crash
 from tests.replica.meddling import Meddler
+from tests.replica.miniature_roles import Node
 from tests.replica.random_edits import Editor
-from tests.replica.two_workers import Joined, Worker, contents_of
+from tests.replica.two_workers import Joined, comes_true
 from tests.replica.version_ledger import Ledger
-
-NOBODY = Stand(False, False, False, False, 0, False, 0)
-
-
-class Node(Worker):
-    """A worker with the part of its agent that concerns its trees. All but `active` is durable."""
-
-    def __init__(self, folder: Path, ledger: Ledger, *, primary: bool) -> None:
-        self.name = "primary" if primary else "backup"
-        self.primary = primary
-        self.ledger = ledger
-        self.version = TreeVersion()
-        self.term = 0  # the highest known
-        self.active_term = 0
-        self.incomplete = False
-        self.overwrite_due = False
-        self.active = False
-        self.up = True
-        self.changing = False  # a round is being put in place
-        self.peer: Node | None = None
-        self.linked = False
-        self.nursery: trio.Nursery | None = None
-        self.meddler: Meddler | None = None
-        super().__init__(folder, NOBODY)
-
-    def open(self) -> None:
-        super().open()
-        if self.index.was_lost:
-            self.ledger.tell(f"{self.name}: its index was damaged")
-            self.index.acknowledge_loss()
-        self.mortality.watch(self.index)
-        self.disk.meanwhile = self._meanwhile
-
-    def _meanwhile(self, name: str, arguments: tuple[object, ...]) -> None:
-        if self.meddler is not None:
-            self.meddler.meanwhile(self, name, arguments)
-
-    @property
-    def may_become_active(self) -> bool:
-        never_copied = self.version.data_term == 0 and not self.active_term
-        return self.up and not self.incomplete and (self.primary or not (self.overwrite_due or never_copied))
-
-    def activate(self) -> None:
-        assert self.peer is not None
-        self.term = max(self.term, self.peer.term if self.linked else 0) + 1
-        self.term += self.term % 2 != self.primary
-        self.active_term = self.term
-        self.version = written(self.version, self.term)
-        self.active = True
-        self.ledger.tell(f"{self.name}: active in term {self.term}")
-        self.tell_stand()
-
-    def stop(self) -> None:
-        self.active = False
-        self.ledger.tell(f"{self.name}: not active any more")
-        self.tell_stand()
-
-    def lose_link(self) -> None:
-        self.linked = False
-        if self.active:
-            self.version = went_on_alone(self.version)
-        self.tell_stand()
-
-    def tell_stand(self) -> None:
-        """Tells the worker what the roles make of this node, and the other worker the version if that is news."""
-        before, version = self.stand, self.version
-        following = self.linked and not self.active and self.follows
-        if self.overwrite_due and self.primary:
-            following = False
-        self.stand = Stand(
-            following,
-            self.overwrite_due,
-            self.primary,
-            self.active,
-            version.data_term,
-            version.alone,
-            version.base_term,
-            version.offered_term,
-        )
-        if self.session is not None and self.stand != before:
-            self.session.stand(self.stand)
-            if replace(before, following=False, overwrite=False, active=False) != replace(
-                self.stand, following=False, overwrite=False, active=False
-            ):
-                assert self.nursery is not None
-                self.nursery.start_soon(self._tell_hold)
-
-    @property
-    def follows(self) -> bool:
-        """Whether the other node's trees are to come here: it is active, or it was so last."""
-        peer = self.peer
-        assert peer is not None
-        return peer.active or (self.primary and peer.active_term > self.active_term)
-
-    async def _tell_hold(self) -> None:
-        try:
-            if self.session is not None:
-                await self.session.tell_hold()
-        except (trio.BrokenResourceError, trio.ClosedResourceError, Crash):
-            pass
-
-    # -- what the worker asks and tells
-
-    async def permit(self, incomplete: str) -> bool:
-        await trio.lowlevel.checkpoint()
-        if self.active or not self.up:
-            return False
-        self.changing = True
-        self.incomplete = self.incomplete or bool(incomplete)
-        return True
-
-    def permission_used(self) -> None:
-        self.changing = False
-        self.ledger.seen(self.name, self.contents())
-
-    def complete(self, term: int, merged_: bool) -> None:
-        source = TreeVersion(term)
-        self.ledger.tell(f"{self.name}: has everything of term {term}{' and its own' if merged_ else ''}")
-        self.version = merged(source) if merged_ else followed(source)
-        self.incomplete = False
-        self.overwrite_due = self.overwrite_due and not self.primary
-        self.tell_stand()
-
-    def followed(self, term: int) -> None:
-        if self.linked and term == self.version.data_term:
-            assert self.peer is not None
-            self.ledger.tell(f"{self.name}: the other has everything of term {term}")
-            self.version = followed(self.version)
-            self.overwrite_due = False
-            self.tell_stand()
-            if self.primary:  # reported over the link
-                self.peer.overwrite_due = False
-                self.peer.tell_stand()
-
-    async def offer(self, peer: TreeVersion) -> None:
-        await trio.lowlevel.checkpoint()
-        self.version = offered(self.version, peer)
-        self.tell_stand()
-
-    def announce(self, code: str, sentence: str, **fields: object) -> None:
-        self.ledger.tell(f"{self.name}: {code}: {sentence}")
-
-    def conflicted(self, count: int) -> None:
-        self.ledger.tell(f"{self.name}: {count} conflicts")
 
 
 class Pair:
@@ -248,9 +101,7 @@ class Pair:
         """Waits until both are the same, if nothing is in the way."""
         for node in self.nodes:
             await self._scan(node)
-        with trio.move_on_after(1.0):
-            while self.linked and not self.in_step:
-                await trio.sleep(0.005)
+        await comes_true(lambda: not self.linked or self.in_step, within_s=1.0)
 
     @property
     def in_sync(self) -> bool:
@@ -302,22 +153,16 @@ class Pair:
             return
         if primary.follows and not primary.overwrite_due:
             primary.tell_stand()
-            with trio.move_on_after(5.0):
-                while not (primary.session is not None and primary.session.sink.caught_up):
-                    await trio.sleep(0.005)
-                    if not (primary.session or self._rejoined()):
-                        return
-                if primary.may_become_active and not primary.changing and primary.session:
-                    primary.activate()
+            await comes_true(lambda: primary.session is None or primary.session.sink.caught_up, within_s=5.0)
+            caught_up = primary.session is not None and primary.session.sink.caught_up
+            if caught_up and primary.may_become_active and not primary.changing:
+                primary.activate()
         elif primary.may_become_active and not primary.changing:
             primary.activate()
         elif backup.may_become_active and not backup.changing:
             backup.activate()
         for node in self.nodes:
             node.tell_stand()
-
-    def _rejoined(self) -> bool:
-        return all(node.up and node.session for node in self.nodes)
 
     async def hand_over(self) -> None:
         source = next((node for node in self.nodes if node.active), None)
@@ -338,10 +183,8 @@ class Pair:
         source.active = False  # its workload has ended; the agent still counts as active until all is sent
         outcome: list[str] = []
         source.session.source.finish(1 + self.random.randrange(1000), outcome.append)
-        with trio.move_on_after(15.0) as scope:
-            while not outcome:
-                await trio.sleep(0.002)
-        assert not scope.cancelled_caught, "what became of the final changes was never told"
+        told = await comes_true(lambda: bool(outcome), within_s=15.0)
+        assert told, "what became of the final changes was never told"
         if outcome == [""] and sink.may_become_active and not sink.changing and self.linked:
             source.tell_stand()
             sink.activate()
@@ -360,9 +203,7 @@ class Pair:
             if node.active and not node.changing:
                 self._scribble(node, 2)
             await self._scan(node)
-            with trio.move_on_after(0.3):
-                while not node.mortality.dead:
-                    await trio.sleep(0.005)
+            await comes_true(lambda: node.mortality.dead, within_s=0.3)
         await self._die(node)
 
     async def _bury_the_dead(self) -> None:
@@ -371,7 +212,8 @@ class Pair:
                 await self._die(node)
 
     async def _die(self, node: Node) -> None:
-        assert node.peer is not None
+        peer = node.peer
+        assert peer is not None
         if not node.up:
             return
         node.up = False
@@ -385,11 +227,10 @@ class Pair:
             (node.folder / "state" / "index.db").write_bytes(b"damaged" * 1000)
         node.changing = False
         await self._unlink()
-        if node.peer.up and node.peer.may_become_active and not node.peer.active and self.random.random() < 0.7:
-            while node.peer.changing:
-                await trio.sleep(0.002)
-            if not node.peer.mortality.dead:
-                node.peer.activate()
+        if peer.up and peer.may_become_active and not peer.active and self.random.random() < 0.7:
+            await comes_true(lambda: not peer.changing, within_s=15.0)
+            if not peer.mortality.dead:
+                peer.activate()
 
     async def revive(self) -> None:
         for node in self.nodes:
@@ -476,25 +317,25 @@ class Pair:
             while not await self._is_settled():
                 await self._rejoin_if_broken()
                 await self.decide()
-                await trio.sleep(0.02)
                 if self.backup.active:
                     await self.hand_over()
         if scope.cancelled_caught:
             raise AssertionError(self._differences())
         for node in self.nodes:
             self.ledger.seen(node.name, node.contents())
-        kept = [each for node in self.nodes for each in archived(node)]
+        kept = [each for node in self.nodes for each in node.archived_versions()]
         missing = self.ledger.missing(self.primary.contents(), kept)
         assert not missing, "\n".join(missing)
 
     async def _is_settled(self) -> bool:
         """Whether both have the same, scans find nothing new, and both know it."""
+        await trio.sleep(0.02)
         if not self.in_sync:
             return False
         for node in self.nodes:
             await node.changed()
         await trio.sleep(0.02)
-        if not self.in_sync or modes(self.primary.data) != modes(self.backup.data):
+        if not self.in_sync or self.primary.modes() != self.backup.modes():
             return False
         local = [await node.local.in_index(node.index.has_local, node.tree.name) for node in self.nodes]
         return not any(local)
@@ -513,25 +354,9 @@ class Pair:
             f"problem {node.session and node.session.sink.problem}, local {node.index.has_local(node.tree.name)}"
             for node in self.nodes
         ]
-        one, other = (modes(node.data) for node in self.nodes)
+        one, other = (node.modes() for node in self.nodes)
         bits = [path for path in one.keys() & other.keys() if one[path] != other[path]]
         return "\n".join([f"not the same after all: {paths}, permission bits {bits}", *states])
-
-
-def archived(node: Node) -> list[tuple[str, Any]]:
-    """Returns the versions in a node's archive: path and value."""
-    found = []
-    for batch in (node.folder / "state" / "archive").glob("*"):
-        for tree in batch.glob("data*"):
-            found += [(path, value) for path, value in contents_of(tree).items() if value is not None]
-    return found
-
-
-def modes(folder: Path) -> dict[str, int]:
-    """Returns the permission bits of all that has any."""
-    return {
-        name: (folder / name).stat().st_mode & 0o777 for name in contents_of(folder) if not (folder / name).is_symlink()
-    }
 
 
 HAPPENINGS = {

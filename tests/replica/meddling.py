@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tests.replica.random_edits import NAMES, Editor
 
 if TYPE_CHECKING:
-    from tests.replica.history import Node
+    from tests.replica.miniature_roles import Node
 
 _ACTS_ON = {"replace": 1, "remove": 0, "link": 0, "make_folder": 0, "symlink": 1}  # which argument is in the tree
 

@@ -87,7 +87,7 @@ class Mortality:
 
 
 class MortalDisk(CountingDisk):
-    """The disk of a worker; a write at the moment of death is torn. `meanwhile` may interfere with a call, or fail it."""
+    """The disk of a worker; a write at the moment of death is torn. `meanwhile` may interfere with a call."""
 
     def __init__(self, mortality: Mortality) -> None:
         super().__init__()

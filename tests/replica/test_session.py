@@ -36,10 +36,9 @@ def test_everything_comes_over(tmp_path: Path) -> None:
                 big.seek(1_000_000)
                 big.write(b"changed")
             await source.changed()
-            with trio.fail_after(10):
-                while sink.contents() != source.contents():
-                    await trio.sleep(0.01)
-        source.close(), sink.close()
+            await until(lambda: sink.contents() == source.contents())
+        source.close()
+        sink.close()
 
     trio.run(main)
 
@@ -140,7 +139,12 @@ def test_a_state_of_another_term_is_announced_before_it_is_put_in_place_and_the_
         source, sink = make_pair(tmp_path)
         (source.data / "one").write_bytes(b"one")
         seen: list[tuple[str, bool]] = []
-        sink.may_change = lambda incomplete: bool(seen.append((incomplete, "one" in sink.contents())) or True)
+
+        def may_change(incomplete: str) -> bool:
+            seen.append((incomplete, "one" in sink.contents()))
+            return True
+
+        sink.may_change = may_change
         async with Joined(source, sink):
             await sink.until("complete", 2)
             (source.data / "two").write_bytes(b"two")

@@ -67,7 +67,7 @@ def test_d7_a_bit_that_flips_on_the_way_is_found_and_the_file_fetched_again(pair
                 flipped.append(len(item.view))
                 altered = bytearray(item.view)
                 altered[len(altered) // 2] ^= 4
-                return MemoryData(altered)
+                return MemoryData(bytes(altered))
             return item
 
         async with Joined(source_, sink_, spoil=spoil):

@@ -1,4 +1,4 @@
-"""D1, D2, D11: a worker that dies anywhere in a round leaves a whole tree once it has recovered, and goes on from there."""
+"""D1, D2, D11: a worker that dies anywhere in a round leaves a whole tree once it has recovered, and goes on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.replica.test_session_cuts import change, make_pair, synchronise, write_first
+from tests.replica.test_session_cuts import change, is_over, make_pair, synchronise, write_first
 from tests.replica.two_workers import SERVING, Joined, Worker, until
 
 STEPS_MAX = 400  # uses of the index and calls of the disk in one short session
@@ -27,7 +27,7 @@ async def die_at(folder: Path, step: int, *, sink_dies: bool, power_lost: bool) 
         dying.mortality.watch(dying.index)
     async with Joined(source, sink) as joined:
         dying.mortality.left = step
-        await until(lambda: joined.over.is_set() or ("followed", 2) in source.told)
+        await until(is_over(joined, source))
         died = dying.mortality.dead
         dying.mortality.left = None
         if died:

@@ -1,4 +1,4 @@
-"""What becomes of both nodes' work when they have written on their own, and of edits and orders that come in between."""
+"""What becomes of both nodes' work when they have written on their own, and of edits and orders in between."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def make_pair(folder: Path, **more: Any) -> tuple[Worker, Worker]:
 
 
 async def fall_apart(source: Worker, sink: Worker) -> None:
-    """Brings both in step; from then on the source is the backup, active in term 4, and the sink a primary that wrote."""
+    """Brings both in step; then the source is the backup, active in term 4, and the sink a primary that wrote, too."""
     async with Joined(source, sink):
         await source.until("followed")
     source.stand = replace(SERVING, primary=False, data_term=4, alone=True, base_term=2)

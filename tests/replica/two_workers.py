@@ -1,4 +1,4 @@
-"""Two replica workers of a pair in one process: real indexes, disks and rounds, a connection in memory, roles by hand."""
+"""Two replica workers of a pair in one process: real indexes, disks, rounds; a connection in memory, roles by hand."""
 
 from __future__ import annotations
 
@@ -36,11 +36,19 @@ class QuietWatcher:
         return False
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], object]) -> None:
     """Waits for something that no event tells of."""
-    with trio.fail_after(PATIENCE_S):
-        while not condition():
-            await trio.sleep(0.01)
+    if not await comes_true(condition, within_s=PATIENCE_S):
+        raise trio.TooSlowError
+
+
+async def comes_true(condition: Callable[[], object], *, within_s: float) -> bool:
+    """Waits, for a while, for something that no event tells of; returns whether it came."""
+    with trio.move_on_after(within_s):
+        while not condition():  # noqa: ASYNC110  what is waited for is on a disk, or within what is tested
+            await trio.sleep(0.005)
+        return True
+    return bool(condition())
 
 
 def contents_of(folder: Path) -> dict[str, Any]:
@@ -105,8 +113,7 @@ class Worker:
         """
         self.mortality.die()
         self.scope.cancel()
-        while self.session is not None:
-            await trio.sleep(0.001)
+        await until(lambda: self.session is None)
         self.mortality.bury(self.index, power_lost=power_lost)
 
     def recover(self) -> None:
