@@ -14,7 +14,7 @@ import pytest
 
 PROJECT = Path(__file__).parent.parent
 AGENT = PROJECT / "agent"
-LINES_MAX = 400
+LINES_MAX = {"agent": 400, "tests": 800}  # a table of the cases of one rule may be long
 
 PARTS = frozenset({"link", "replica", "workload", "forward", "admin"})
 LEAVES = frozenset({"core", "platform", "config"})
@@ -156,7 +156,7 @@ def test_no_file_is_a_maze(top: str) -> None:
     long = [
         f"{file.relative_to(PROJECT)}: {lines} lines"
         for file in sorted((PROJECT / top).rglob("*.py"))
-        if (lines := len(file.read_text("utf-8").splitlines())) > LINES_MAX
+        if (lines := len(file.read_text("utf-8").splitlines())) > LINES_MAX[top]
     ]
     assert long == []
 

@@ -99,6 +99,7 @@ class Session:
                 nursery.cancel_scope.cancel()
         finally:
             self.source.close()
+            self.sink.close()
             for event, _ in self._replies.values():
                 event.set()
 

@@ -224,11 +224,13 @@ class LocalTrees:
                     "name-refused", f"tree {tree.name}: {shown} is not replicated: {refused.reason}", tree=tree.name
                 )
         looked_at, unlisted = set(under), tree.refused_count - len(tree.refused)
-        elsewhere = [each for each in tree.refused if not _is_below(each.path, looked_at)]
+        listed = {each.path: each for each in tree.refused if not _is_below(each.path, looked_at)}
         if "" in looked_at:
-            elsewhere, unlisted = [], 0
-        tree.refused_count = unlisted + len(elsewhere) + update.refused_count
-        tree.refused = (elsewhere + update.refused)[:DIRTY_MAX]
+            listed, unlisted = {}, 0
+        unlisted += update.refused_count - len(update.refused)
+        listed.update((each.path, each) for each in update.refused)
+        tree.refused_count = unlisted + len(listed)
+        tree.refused = list(listed.values())[:DIRTY_MAX]
 
     # -- notifications
 
@@ -263,7 +265,8 @@ class LocalTrees:
             if tree.dirty:
                 found = True
                 paths, tree.dirty = tree.dirty, set()
-                await self.scan(tree, tuple(sorted(paths)))
+                highest = (path for path in paths if not _is_below(path.rpartition("/")[0], paths))
+                await self.scan(tree, tuple(sorted(highest)))
         return found
 
     async def _scan_now_and_then(self) -> None:

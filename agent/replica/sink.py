@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import trio
@@ -57,11 +58,21 @@ class Sink(Intake):
         self._ring()
 
     def restart(self, *, full: bool) -> None:
-        """Follows everything anew."""
+        """Follows everything anew; ends a dry run."""
+        self._end_listing("the trees are compared anew now; ask again in a moment")
         self._next_look = Look.CONTENTS if full else Look.METADATA
         self._following.clear()
         self.complete_term = None
         self._ring()
+
+    def close(self) -> None:
+        """The connection is gone."""
+        self._end_listing("the connection to the other node was lost")
+
+    def _end_listing(self, problem: str) -> None:
+        if self._listing is not None:
+            self._listing.problem = problem
+            self._listing.done.set()
 
     @property
     def knows_source(self) -> bool:
@@ -145,8 +156,9 @@ class Sink(Intake):
             self._owner.announce(
                 "conflict", f"both nodes wrote their trees on their own; where both wrote the same path, {kept}"
             )
-        for following in self._following.values():
-            await self._follow(following, look=look)
+        for following in list(self._following.values()):
+            if self._following.get(following.tree.name) is following:  # else it was ordered to begin anew meanwhile
+                await self._follow(following, look=look)
 
     @property
     def source_version(self) -> TreeVersion:
@@ -296,7 +308,7 @@ class Sink(Intake):
             own = TreeVersion(stand.data_term, stand.alone, stand.base_term, stand.offered_term)
             self._relation = relation(own, TreeVersion(hold.data_term, hold.alone, hold.base_term, hold.offered_term))
             self._following = {name: Following(tree) for name, tree in self._local.trees.items()}
-            for following in self._following.values():
+            for following in list(self._following.values()):
                 await self._follow(following, whole=True)
                 if following.problem:
                     raise PairAgentError(f"tree {following.tree.name}: {following.problem}")
@@ -310,8 +322,9 @@ class Sink(Intake):
             self._following.clear()
             self.complete_term = None
             self._ring()
-            await self._outlet.send(Unfollow())
-            await self._outlet.flush()
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # why it ended is said already
+                await self._outlet.send(Unfollow())
+                await self._outlet.flush()
 
     async def _list_rounds(self, listing: Listing) -> None:
         for name, following in list(self._following.items()):

@@ -136,6 +136,15 @@ async def test_a_fast_network_gets_the_whole_window_soon() -> None:
 
 
 @in_trio
+async def test_on_a_fast_network_credit_waits_for_no_timer() -> None:
+    async with bulk_pair() as (client, server):
+        await pump_window(client, server)
+        began = trio.current_time()
+        await pump_window(client, server)
+        assert trio.current_time() == began
+
+
+@in_trio
 async def test_a_sender_waits_for_a_receiver_that_takes_nothing_and_goes_on_when_it_does() -> None:
     async with bulk_pair() as (client, server):
         await pump_window(client, server)
@@ -332,6 +341,7 @@ async def test_where_very_many_small_pieces_lie_aside_nobody_reads_on(monkeypatc
         await trio.sleep(1)
         await send(client, [b"m:y"] * 100)
         await trio.sleep(5 * STALL_S)
+        assert len(server._aside) == 100, "what came before it was too much"
         assert [shown(await server.receive()) for _ in range(200)] == [b"m:x"] * 100 + [b"m:y"] * 100
         assert len(shown(await client.receive())) == 2 + PIECE_BYTES_MAX
 

@@ -70,8 +70,9 @@ async def test_a_flood_of_key_updates_is_bounded(monkeypatch: pytest.MonkeyPatch
     client, server = RawEnd(near, updater.context(raw_context(nodes()[0]))), server_stream(far, good_pair()[1])
     await handshakes_with(client, server)
     await near.send_all(b"".join(updater.key_update() for _ in range(1000)))
-    with pytest.raises(PeerError, match="without any data"):
-        await server.receive_some()
+    for _ in range(2):
+        with pytest.raises(PeerError, match="without any data"), trio.fail_after(1):
+            await server.receive_some()
 
 
 @in_trio

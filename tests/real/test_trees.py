@@ -150,7 +150,11 @@ def test_d14_a_file_that_changes_while_it_is_read_is_never_torn(pair: TreePair, 
     pair.wait_in_sync()
 
 
-@pytest.mark.parametrize("files", [2_000, pytest.param(20_000, marks=pytest.mark.long)])
+def count(folder: Path) -> int:
+    return len(os.listdir(folder)) if folder.exists() else 0
+
+
+@pytest.mark.parametrize("files", [1_000, pytest.param(20_000, marks=pytest.mark.long)])
 def test_d14_a_renamed_folder_of_many_files_delays_no_heartbeat(pair: TreePair, files: int) -> None:
     data, copy = pair.tree(pair.primary), pair.tree(pair.backup)
     before = [sentences(node, code) for node in pair.nodes for code in ("link-down", "conflict")]
@@ -158,11 +162,9 @@ def test_d14_a_renamed_folder_of_many_files_delays_no_heartbeat(pair: TreePair, 
     many.mkdir()
     for number in range(files):
         (many / f"{number:06}").write_bytes(b"%06d" % number)
-    pair.wait_for(lambda: len(list(copy.glob("many/*"))) == files, "all of them", bound_s=200)
+    pair.wait_for(lambda: count(copy / "many") == files, "all of them", bound_s=200)
     many.rename(data / "renamed")
-    pair.wait_for(
-        lambda: not (copy / "many").exists() and len(list(copy.glob("renamed/*"))) == files, "renamed", bound_s=200
-    )
+    pair.wait_for(lambda: not (copy / "many").exists() and count(copy / "renamed") == files, "renamed", bound_s=200)
     assert all((copy / "renamed" / f"{n:06}").read_bytes() == b"%06d" % n for n in random.sample(range(files), 100))
     for path in (data / "renamed").iterdir():
         path.unlink()

@@ -31,7 +31,7 @@ from tests.real.tree_pair import (
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX; the Wine lane has its own pair")
 
-KILLS = [5, pytest.param(100, marks=pytest.mark.long)]
+KILLS = [4, pytest.param(100, marks=pytest.mark.long)]
 GENERATION_FILES = 150
 
 
@@ -160,7 +160,7 @@ def test_d1_d2_killed_in_the_middle_of_a_resync_nothing_of_the_newer_side_is_los
         assert not sentences(pair.primary, "conflict")
 
 
-@pytest.mark.parametrize("rounds", [3, pytest.param(40, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(40, marks=pytest.mark.long)])
 def test_d9_what_was_acknowledged_survives_the_death_of_everything(tmp_path: Path, rounds: int) -> None:
     with running_tree_pair(tmp_path) as pair:
         for number in range(rounds):
@@ -193,7 +193,7 @@ def write_generation(folder: Path, number: int) -> None:
         (folder / f"generation-{each:03}").write_text(f"{number} " + "x" * 200)
 
 
-@pytest.mark.parametrize("rounds", [3, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(60, marks=pytest.mark.long)])
 def test_d11_a_config_tree_is_wholly_old_or_new_whenever_its_agent_is_killed(tmp_path: Path, rounds: int) -> None:
     chance = seeded(4)
     pair = TreePair(tmp_path, workload=KEEPER)

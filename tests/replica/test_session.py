@@ -6,10 +6,18 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pytest
 import trio
 import trio.testing
 
+from agent.core.bulk_messages import Mark
+from agent.core.bulk_wire import decode_untrusted
+from agent.core.errors import PairAgentError
+from agent.link.bulk_stream import Payload
+from agent.replica.sink import Sink
+from tests.replica.memory_connection import MemoryStream
 from tests.replica.two_workers import FOLLOWING, SERVING, Joined, Worker, until
 
 
@@ -171,6 +179,44 @@ def test_a_dry_run_lists_and_changes_nothing(tmp_path: Path) -> None:
                 ("own", "remove", True),
             }
             assert sink.contents() == {"own": b"own"}
+
+    run(main)
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_dry_run_that_is_interrupted_says_so_and_the_sink_is_free_again(tmp_path: Path, cut: bool) -> None:
+    async def main() -> None:
+        source, sink = make_pair(tmp_path)
+        (source.data / "one").write_bytes(b"one")
+        sink.stand = replace(FOLLOWING, following=False)
+        sentences: list[str] = []
+
+        async def list_changes(listing_sink: Sink) -> None:
+            with pytest.raises(PairAgentError) as failure:
+                await listing_sink.list_changes(100)
+            sentences.append(str(failure.value))
+
+        def interrupt(end: MemoryStream, item: Any) -> Any:
+            message = decode_untrusted(item.payload) if isinstance(item, Payload) else None
+            if isinstance(message, Mark) and not sentences:
+                if cut:
+                    joined.connection.break_off()
+                    raise trio.BrokenResourceError
+                assert sink.session is not None
+                sink.session.sink.restart(full=False)
+            return item
+
+        joined = Joined(source, sink, spoil=interrupt)
+        async with trio.open_nursery() as nursery, joined:
+            assert sink.session is not None
+            listing_sink = sink.session.sink
+            await until(lambda: listing_sink.knows_source)
+            nursery.start_soon(list_changes, listing_sink)
+            await until(lambda: sentences)
+            assert ("connection" if cut else "compared anew") in sentences[0]
+            if not cut:
+                sink.session.stand(FOLLOWING)
+                await sink.until("complete", 2)
 
     run(main)
 

@@ -186,6 +186,25 @@ def test_final_changes_are_told_to_have_arrived_though_the_sink_follows_anew_mea
     trio.run(main)
 
 
+def test_an_order_to_compare_anew_may_come_while_the_sink_begins_to_follow(tmp_path: Path) -> None:
+    async def main() -> None:
+        source, sink = make_pair(tmp_path, second_place="second")
+        for worker in (source, sink):
+            (worker.folder / "second").mkdir()
+        (source.data / "one").write_bytes(b"one")
+        async with Joined(source, sink) as joined:
+            joined.connection.ends[1].flush_takes_s = 0.05
+            for _ in range(5):
+                await trio.sleep(0.06)
+                assert sink.session is not None
+                sink.session.restart(full=True)
+            await until(lambda: sink.contents() == source.contents())
+            await sink.until("complete", 2)
+            assert not joined.failures
+
+    trio.run(main)
+
+
 def test_a_sink_of_two_trees_of_which_one_may_not_be_changed_now_is_not_complete_and_tries_again(
     tmp_path: Path,
 ) -> None:
