@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
 import trio.testing
 
+from agent.core.bulk_frames import PIECE_BYTES_MAX
 from agent.link.bulk_stream import BulkStream, Data, Payload
 from agent.link.tls import client_stream, server_stream
 from agent.link.tls_context import ALPN_BULK
@@ -85,3 +87,20 @@ def shown(item: Payload | Data | None) -> bytes:
     data = b"d:" + bytes(item.view)
     item.release()
     return data
+
+
+async def send(stream: BulkStream, said: list[bytes]) -> None:
+    for each in said:
+        if each.startswith(b"m:"):
+            await stream.send_payload(each[2:])
+        else:
+            await stream.send_data(memoryview(each)[2:])
+    await stream.flush()
+
+
+async def pump_window(client: BulkStream, server: BulkStream, count: int = 60) -> None:
+    """Sends until the window of `client` is open."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send, client, [b"d:" + random.Random(0).randbytes(PIECE_BYTES_MAX)] * count)
+        for _ in range(count):
+            shown(await server.receive())

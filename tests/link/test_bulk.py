@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 import pytest
 import trio
 import trio.testing
-from OpenSSL import SSL
-from OpenSSL._util import lib
 
 from agent.core.bulk_frames import FrameType, frame_head
 from agent.core.bulk_join import CODE_BINDING, JoinKeys, join_payload
@@ -27,94 +22,19 @@ from agent.link.bulk import (
     open_bulk_server,
 )
 from agent.link.bulk_stream import BulkStream
-from agent.link.identity import Identity
-from agent.link.listener import HANDSHAKE_S, Listener, Places
-from agent.link.tls import BulkOffered, TlsStream, client_stream, server_stream
+from agent.link.listener import HANDSHAKE_S, Places
+from agent.link.tls import client_stream
 from agent.link.tls_context import ALPN_BULK
-from tests.link.bulk_material import received, shown
+from tests.link.bulk_material import received
+from tests.link.bulk_primary import KEY, Primary, asked
 from tests.link.tls_material import (
-    RawEnd,
     connected,
     good_pair,
     identity_of,
     in_trio,
     make_certificate,
     nodes,
-    raw_context,
 )
-
-KEY = b"k" * KEY_BYTES
-
-
-@dataclass
-class Primary:
-    """An agent and its worker in one process: a listener that hands over, an acceptor that takes."""
-
-    identity: Identity
-    key: bytes | None = KEY
-    port: int = 0
-    joined: list[str] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
-    refused_one: trio.Event = field(default_factory=trio.Event)
-    handed_over: int = 0
-    links: list[bytes] = field(default_factory=list)
-
-    def refuse(self, address: str, sentence: str) -> None:
-        self.refused.append(sentence)
-        self.refused_one.set()
-
-    async def serve_bulk(self, stream: BulkStream, address: str) -> None:
-        self.joined.append(address)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(stream.run)
-            while (item := await stream.receive()) is not None:
-                await stream.send_payload(b"seen " + shown(item))
-                await stream.flush()
-            nursery.cancel_scope.cancel()
-
-    async def serve_link(self, stream: TlsStream, address: str) -> None:
-        self.links.append(stream.alpn.encode())
-        await stream.aclose()
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        acceptor = BulkAcceptor(
-            lambda: self.identity,
-            lambda: self.key,
-            on_stream=self.serve_bulk,
-            on_refused=self.refuse,
-        )
-
-        def hand_over(sock: socket.socket, received: bytes, address: str) -> None:
-            self.handed_over += 1
-            acceptor.take(sock, received, address)
-
-        with socket.create_server(("127.0.0.1", 0), backlog=128) as sock:
-            self.port = sock.getsockname()[1]
-            listener = Listener(
-                [sock],
-                lambda: self.identity,
-                on_stream=self.serve_link,
-                on_refused=self.refuse,
-                on_bulk=hand_over,
-            )
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(acceptor.run)
-                nursery.start_soon(listener.run)
-                with trio.fail_after(30):
-                    yield
-                nursery.cancel_scope.cancel()
-
-
-async def asked(stream: BulkStream) -> bytes:
-    """Runs a question and an answer over a stream, and closes it."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(stream.run)
-        await stream.send_payload(b"question")
-        await stream.flush()
-        answer = shown(await stream.receive())
-        await stream.aclose()
-    return answer
 
 
 def test_a_bulk_connection_is_handed_over_joined_and_used_beside_the_link() -> None:
@@ -183,113 +103,6 @@ def test_a_wrong_primary_is_refused_by_the_backup() -> None:
             with pytest.raises(PeerError) as caught:
                 await open_bulk_client("127.0.0.1", primary.port, client, KEY)
             assert caught.value.code == "certificate"
-
-    trio.run(main)
-
-
-def test_without_a_worker_a_bulk_connection_is_refused_with_a_sentence() -> None:
-    client, server = good_pair()
-
-    async def main() -> None:
-        near, far = trio.testing.memory_stream_pair()
-        dialling = client_stream(near, client, ALPN_BULK)
-        listening = server_stream(far, server)
-        async with trio.open_nursery() as nursery:
-
-            async def listen() -> None:
-                with pytest.raises(PeerError, match="did not offer ALPN pair-agent/1"):
-                    await listening.do_handshake()
-                await listening.aclose()
-
-            nursery.start_soon(listen)
-            with pytest.raises(PeerError, match="does not speak this product's protocol"):
-                await dialling.do_handshake()
-            await dialling.aclose()
-
-    trio.run(main)
-
-
-def test_a_link_client_is_refused_by_the_bulk_server() -> None:
-    client, server = good_pair()
-
-    async def main() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            link = client_stream(await trio.open_tcp_stream(*listening.getsockname()), client)
-            accepted, _ = listening.accept()
-
-            async def serve() -> None:
-                with pytest.raises(PeerError, match="did not offer ALPN pair-agent-bulk/1"):
-                    await open_bulk_server(accepted, b"", server, KEY)
-
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(serve)
-                with pytest.raises(PeerError):
-                    await link.do_handshake()
-                await link.aclose()
-
-    trio.run(main)
-
-
-@pytest.mark.parametrize("piece_bytes", [1, 50, 1_000])
-def test_a_hello_in_pieces_is_handed_over_whole(piece_bytes: int) -> None:
-    client, server = good_pair()
-
-    async def main() -> None:
-        near, far = trio.testing.memory_stream_pair()
-        dialling = client_stream(near, client, ALPN_BULK)
-        sent = bytearray()
-        send_all = near.send_stream.send_all
-
-        async def send_in_pieces(data: bytes | bytearray | memoryview) -> None:
-            sent.extend(data)
-            for start in range(0, len(data), piece_bytes):
-                await send_all(bytes(data[start : start + piece_bytes]))
-                await trio.lowlevel.checkpoint()
-
-        near.send_stream.send_all = send_in_pieces
-        listening = server_stream(far, server, tells_bulk=True)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(dialling.do_handshake)
-            with pytest.raises(BulkOffered) as caught:
-                await listening.do_handshake()
-            assert caught.value.received == sent
-            with pytest.raises(trio.WouldBlock):
-                near.receive_stream._incoming.get_nowait()
-            nursery.cancel_scope.cancel()
-
-    trio.run(main)
-
-
-def test_a_client_whose_first_key_share_does_not_fit_is_never_handed_over_half_way() -> None:
-    # Then the server has answered (a retry request) before it asks for the protocol, or asks before it answers.
-    context = raw_context(nodes()[0], alpn=ALPN_BULK)
-    if lib.SSL_CTX_set1_curves_list(context._context, b"P-384:P-256") != 1:
-        pytest.skip("this OpenSSL does not let a client choose its groups")
-    _, server = good_pair()
-
-    async def main() -> None:
-        near, far = trio.testing.memory_stream_pair()
-        answers: list[bytes] = []
-        send_all = far.send_stream.send_all
-
-        async def note(data: bytes | bytearray | memoryview) -> None:
-            answers.append(bytes(data))
-            await send_all(data)
-
-        far.send_stream.send_all = note
-        client, listening = RawEnd(near, context), server_stream(far, server, tells_bulk=True)
-        async with trio.open_nursery() as nursery:
-
-            async def dial() -> None:
-                with contextlib.suppress(SSL.Error, trio.BrokenResourceError):
-                    await client.do_handshake()
-
-            nursery.start_soon(dial)
-            with pytest.raises((BulkOffered, PeerError)) as caught:
-                await listening.do_handshake()
-            assert isinstance(caught.value, BulkOffered) == (not answers)
-            await listening.aclose()
-            nursery.cancel_scope.cancel()
 
     trio.run(main)
 

@@ -94,6 +94,7 @@ def test_d7_a_bit_that_flipped_on_the_sinks_disk_is_found_by_a_full_comparison(p
     trio.run(main)
 
 
+@pytest.mark.long
 def test_d14_a_file_that_is_written_all_the_time_never_comes_over_torn(
     pair: tuple[Worker, Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
