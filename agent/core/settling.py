@@ -160,7 +160,13 @@ class Settling(RoleGround):
             self._both_active(now_ns)
         if self.phase is Phase.ACTIVE and self.workload_failed and self._invited is None:
             self._offer_failed_workload()
-        if self._settings.mode is not Mode.PRIMARY or self.phase not in (Phase.AWAITING_PEER, Phase.STANDBY):
+        if self._settings.mode is not Mode.PRIMARY:
+            return
+        idle = peer.role not in (Role.ACTIVE, Role.STOPPING)
+        if self.phase is Phase.CATCHING_UP and idle and peer.active_term <= self.record.active_term:
+            reason = "the other node's trees are incomplete: nothing newer can be taken from them"
+            self._enter(Phase.STANDBY, Cause.CATCH_UP_FAILED, reason, now_ns)
+        if self.phase not in (Phase.AWAITING_PEER, Phase.STANDBY):
             return
         if peer.role is Role.ACTIVE:
             self._settle_beside_active(peer, cause, now_ns)

@@ -618,6 +618,23 @@ def test_a_primary_that_restarts_while_the_backup_is_being_repaired_goes_on_d5()
     assert scene.phase is Phase.ACTIVE
 
 
+def test_a_catch_up_ends_when_its_source_turns_out_to_be_incomplete() -> None:
+    scene = primary(OUTDATED).started()
+    scene.linked(Role.STANDBY, 2)
+    assert scene.phase is Phase.CATCHING_UP
+    scene.reported(Role.STANDBY, 0, eligible=False)
+    assert scene.phase is Phase.ACTIVE
+    assert scene.caught_up() == []
+
+
+def test_a_catch_up_goes_on_while_its_source_stops_or_is_active() -> None:
+    for role in (Role.ACTIVE, Role.STOPPING):
+        scene = primary(OUTDATED).started()
+        scene.linked(Role.ACTIVE, 2)
+        scene.reported(role, 0)
+        assert scene.phase is Phase.CATCHING_UP
+
+
 # -- a catch-up that fails
 
 

@@ -25,11 +25,10 @@ from tests.real.tree_pair import (
     running_tree_pair,
     seeded,
     sentences,
+    walks,
 )
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX; the Wine lane has its own pair")
-
-WALK = [8, pytest.param(100, marks=pytest.mark.long)]
 
 
 def lines(pair: TreePair, node: Node) -> list[str]:
@@ -170,9 +169,11 @@ def settle(pair: TreePair, before: int) -> None:
     del before
 
 
-@pytest.mark.parametrize("steps", WALK)
-def test_p12_n14_a_handover_interrupted_at_any_moment_leaves_exactly_one_active(tmp_path: Path, steps: int) -> None:
-    chance = seeded(5)
+@pytest.mark.parametrize(("steps", "seed"), walks(8, 25))
+def test_p12_n14_a_handover_interrupted_at_any_moment_leaves_exactly_one_active(
+    tmp_path: Path, steps: int, seed: int
+) -> None:
+    chance = seeded(seed)
     with running_tree_pair(tmp_path, workload=KEEPER) as pair:
         for number in range(steps):
             active = next(node for node in pair.nodes if node.status().get("role") == "active")
@@ -208,11 +209,11 @@ def quietly(order: Callable[..., Any], *arguments: Any) -> None:
         print(f"the order failed: {error}")
 
 
-@pytest.mark.parametrize("cuts", [20, pytest.param(200, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("cuts", "seed"), walks(20, 60))
 def test_n14_the_link_cut_at_random_moments_of_a_switchback_leaves_exactly_one_active(
-    tmp_path: Path, cuts: int
+    tmp_path: Path, cuts: int, seed: int
 ) -> None:
-    chance = seeded(6)
+    chance = seeded(seed)
     with running_tree_pair(tmp_path, rate_kb=400, workload=KEEPER) as pair:
         while cuts > 0:
             pair.primary.kill()

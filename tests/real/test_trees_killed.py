@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -26,19 +27,20 @@ from tests.real.tree_pair import (
     seeded,
     sentences,
     wait_worker_gone,
+    walks,
     worker_pid,
 )
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX; the Wine lane has its own pair")
 
-KILLS = [4, pytest.param(100, marks=pytest.mark.long)]
+KILLS = walks(4, 25)
 GENERATION_FILES = 150
 
 
-@pytest.fixture
-def slow_pair(tmp_path: Path) -> Iterator[TreePair]:
-    """A pair whose first copy takes a few seconds, not started."""
-    pair = TreePair(tmp_path, rate_kb=300)
+@contextlib.contextmanager
+def slow_pair(directory: Path, rate_kb: int = 300) -> Iterator[TreePair]:
+    """A pair whose first copy takes its time, not started."""
+    pair = TreePair(directory, rate_kb=rate_kb)
     for number in range(60):
         (pair.tree(pair.primary) / f"small-{number}").write_bytes(os.urandom(10_000))
     (pair.tree(pair.primary) / "big").write_bytes(os.urandom(700_000))
@@ -47,6 +49,11 @@ def slow_pair(tmp_path: Path) -> Iterator[TreePair]:
         yield pair
     finally:
         pair.close()
+
+
+def rate_for(kills: int) -> int:
+    """Returns the kB/s at which a copy lasts for so many kills."""
+    return 300 if kills < 10 else 80
 
 
 def is_copying(node: Node) -> bool:
@@ -72,65 +79,71 @@ def kill_in_the_middle(pair: TreePair, victim: Node, kills: int, seed: int) -> N
             victim.start()
 
 
-@pytest.mark.parametrize("kills", KILLS)
+@pytest.mark.parametrize(("kills", "seed"), KILLS)
 def test_d1_a_target_killed_in_the_middle_of_a_copy_stays_incomplete_and_resumes(
-    slow_pair: TreePair, kills: int
+    tmp_path: Path, kills: int, seed: int
 ) -> None:
-    pair = slow_pair
-    for node in pair.nodes:
-        node.start()
-    kill_in_the_middle(pair, pair.backup, kills, 1)
-
-    pair.wait_for(lambda: is_copying(pair.backup), "the copy going on")
-    if not in_sync(pair.backup):  # alone with half a copy it does nothing, and says why
+    with slow_pair(tmp_path, rate_for(kills)) as pair:
         for node in pair.nodes:
-            node.kill()
-        assert record_of(pair.backup).overwrite_due
-        pair.backup.start()
-        pair.wait_for(lambda: "not finished" in pair.backup.status().get("reason", ""), "it says why it waits")
-        assert pair.backup.status()["role"] == "standby"
-        pair.wait_for(
-            lambda: "first copy of the primary's trees is not finished" in reasons(pair.backup), "readiness says why"
-        )
-        pair.primary.start()
-    pair.wait_in_order()
-    pair.wait_in_sync()
-    assert not pair.backup.spans()
-    assert archived(pair.backup, "data/was-here-before") == [b"of nobody's pair"]
-    assert len(list((pair.backup.directory / "state" / "archive").glob("*/data/*"))) == 1
+            node.start()
+        kill_in_the_middle(pair, pair.backup, kills, seed)
+
+        pair.wait_for(lambda: is_copying(pair.backup), "the copy going on")
+        if not in_sync(pair.backup):
+            half_a_copy_alone_does_nothing(pair)
+        pair.wait_in_order()
+        pair.wait_in_sync()
+        assert not pair.backup.spans()
+        assert archived(pair.backup, "data/was-here-before") == [b"of nobody's pair"]
+        assert len(list((pair.backup.directory / "state" / "archive").glob("*/data/*"))) == 1
 
 
-@pytest.mark.parametrize("kills", KILLS)
-def test_d2_a_source_killed_in_the_middle_of_a_copy_goes_on_where_it_was(slow_pair: TreePair, kills: int) -> None:
-    pair = slow_pair
-    written = contents(pair.tree(pair.primary))
-    for node in pair.nodes:
-        node.start()
-    kill_in_the_middle(pair, pair.primary, kills, 2)
-    pair.wait_in_order()
-    pair.wait_in_sync()
-    assert contents(pair.tree(pair.primary)) == written
-    assert not pair.backup.spans()
-
-
-def test_an_incomplete_node_starts_only_when_it_is_forced_and_warns(slow_pair: TreePair) -> None:
-    pair = slow_pair
-    for node in pair.nodes:
-        node.start()
-    pair.wait_for(lambda: is_copying(pair.backup), "the copy going on")
-    assert not pair.backup.status()["readiness"]["ready"]
+def half_a_copy_alone_does_nothing(pair: TreePair) -> None:
     for node in pair.nodes:
         node.kill()
-    pair.backup.start("--force-activate")
-    pair.wait_active(pair.backup)
-    assert any("first copy" in sentence for sentence in sentences(pair.backup, "trees-incomplete"))
+    if not record_of(pair.backup).overwrite_due:
+        return  # it was through a moment before
+    pair.backup.start()
+    pair.wait_for(lambda: "not finished" in pair.backup.status().get("reason", ""), "it says why it waits")
+    assert pair.backup.status()["role"] == "standby"
+    lack = "first copy of the primary's trees is not finished"
+    pair.wait_for(lambda: lack in reasons(pair.backup), "readiness says why")
+    pair.primary.start()
 
 
-@pytest.mark.parametrize("kills", KILLS)
-def test_d1_d2_killed_in_the_middle_of_a_resync_nothing_of_the_newer_side_is_lost(tmp_path: Path, kills: int) -> None:
+@pytest.mark.parametrize(("kills", "seed"), KILLS)
+def test_d2_a_source_killed_in_the_middle_of_a_copy_goes_on_where_it_was(tmp_path: Path, kills: int, seed: int) -> None:
+    with slow_pair(tmp_path, rate_for(kills)) as pair:
+        written = contents(pair.tree(pair.primary))
+        for node in pair.nodes:
+            node.start()
+        kill_in_the_middle(pair, pair.primary, kills, seed)
+        pair.wait_in_order()
+        pair.wait_in_sync()
+        assert contents(pair.tree(pair.primary)) == written
+        assert not pair.backup.spans()
+
+
+def test_an_incomplete_node_starts_only_when_it_is_forced_and_warns(tmp_path: Path) -> None:
+    with slow_pair(tmp_path, 100) as pair:
+        for node in pair.nodes:
+            node.start()
+        pair.wait_for(lambda: is_copying(pair.backup), "the copy going on")
+        assert not pair.backup.status()["readiness"]["ready"]
+        for node in pair.nodes:
+            node.kill()
+        pair.backup.start("--force-activate")
+        pair.wait_active(pair.backup)
+        assert any("first copy" in sentence for sentence in sentences(pair.backup, "trees-incomplete"))
+
+
+@pytest.mark.parametrize(("kills", "seed"), KILLS)
+def test_d1_d2_killed_in_the_middle_of_a_resync_nothing_of_the_newer_side_is_lost(
+    tmp_path: Path, kills: int, seed: int
+) -> None:
     """The backup took over and wrote; the primary comes back, and either dies while it is brought up to date."""
-    chance = seeded(3)
-    with running_tree_pair(tmp_path, rate_kb=400, standby_ms=60_000) as pair:
+    chance = seeded(seed)
+    with running_tree_pair(tmp_path, rate_kb=rate_for(kills), standby_ms=60_000) as pair:
         pair.primary.kill()
         pair.wait_active(pair.backup)
         data = pair.tree(pair.backup)
@@ -160,7 +173,7 @@ def test_d1_d2_killed_in_the_middle_of_a_resync_nothing_of_the_newer_side_is_los
         assert not sentences(pair.primary, "conflict")
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(40, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.long)])
 def test_d9_what_was_acknowledged_survives_the_death_of_everything(tmp_path: Path, rounds: int) -> None:
     with running_tree_pair(tmp_path) as pair:
         for number in range(rounds):
@@ -193,9 +206,11 @@ def write_generation(folder: Path, number: int) -> None:
         (folder / f"generation-{each:03}").write_text(f"{number} " + "x" * 200)
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(60, marks=pytest.mark.long)])
-def test_d11_a_config_tree_is_wholly_old_or_new_whenever_its_agent_is_killed(tmp_path: Path, rounds: int) -> None:
-    chance = seeded(4)
+@pytest.mark.parametrize(("rounds", "seed"), walks(2, 12))
+def test_d11_a_config_tree_is_wholly_old_or_new_whenever_its_agent_is_killed(
+    tmp_path: Path, rounds: int, seed: int
+) -> None:
+    chance = seeded(seed)
     pair = TreePair(tmp_path, workload=KEEPER)
     write_generation(pair.tree(pair.primary, "flows"), 0)
     halves = 0

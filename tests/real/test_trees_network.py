@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.real.pair import Node
-from tests.real.tree_pair import TreePair, archived, contents, in_sync, seeded, sentences
+from tests.real.tree_pair import TreePair, archived, contents, in_sync, seeded, sentences, walks
 from tests.real.wire import Wire, a_wire
 
 pytestmark = pytest.mark.netns
@@ -127,10 +127,12 @@ def test_n9_a_transfer_reset_in_the_middle_goes_on_where_it_was(wire: Wire, tmp_
         pair.close()
 
 
-@pytest.mark.parametrize("cuts", [4, pytest.param(60, marks=pytest.mark.long)])
-def test_n14_a_wire_cut_at_random_moments_of_a_switchback_loses_nothing(wire: Wire, tmp_path: Path, cuts: int) -> None:
+@pytest.mark.parametrize(("cuts", "seed"), walks(4, 20))
+def test_n14_a_wire_cut_at_random_moments_of_a_switchback_loses_nothing(
+    wire: Wire, tmp_path: Path, cuts: int, seed: int
+) -> None:
     """Cut for less and for more than the timeout: what the backup wrote last is there, or in an archive."""
-    chance = seeded(8)
+    chance = seeded(seed)
     pair = pair_on(wire, tmp_path, rate_kb=300)
     written: dict[str, bytes] = {}
     try:

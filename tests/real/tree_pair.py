@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from agent.core.record import Record, decode_record_untrusted
 from agent.platform.state_file import SlotFile
@@ -160,6 +161,11 @@ def seeded(default: int) -> random.Random:
     seed = int(os.environ.get("PAIR_TEST_SEED", default))
     print(f"PAIR_TEST_SEED={seed}")
     return random.Random(seed)
+
+
+def walks(brief: int, long: int, seeds: int = 4) -> list[Any]:
+    """Returns (steps, seed) of a random walk: one of few steps, and longer ones for the lane `long`."""
+    return [(brief, 1), *(pytest.param(long, seed, marks=pytest.mark.long) for seed in range(2, 2 + seeds))]
 
 
 def in_sync(node: Node) -> bool:
