@@ -51,7 +51,7 @@ def test_much_data_passes_both_ways_at_once_and_ends_with_a_half_close() -> None
                 received += buffer[:count]
             found[name] = bytes(received)
 
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(send, near)
                 nursery.start_soon(send, far)

@@ -95,11 +95,6 @@ def test_any_two_faults_of_the_trees_are_survived(kind: str) -> None:
     Exploration(with_trees(starts.steady), Bounds(2, OF_TREES | {kind})).run()
 
 
-@pytest.mark.long
-def test_a_node_whose_trees_hinder_it_and_that_freezes_becomes_active_in_the_end() -> None:
-    Exploration(with_trees(starts.both_down), Bounds(2, frozenset({"hindered", "freeze"}))).run()
-
-
 # -- long histories, at random
 
 
