@@ -101,9 +101,11 @@ def test_d1_a_target_killed_in_the_middle_of_a_copy_stays_incomplete_and_resumes
 def half_a_copy_alone_does_nothing(pair: TreePair) -> None:
     for node in pair.nodes:
         node.kill()
-    if not record_of(pair.backup).overwrite_due:
-        return  # it was through a moment before
+    whole = not record_of(pair.backup).overwrite_due  # it was through a moment before
     pair.backup.start()
+    if whole:
+        pair.primary.start()
+        return
     pair.wait_for(lambda: "not finished" in pair.backup.status().get("reason", ""), "it says why it waits")
     assert pair.backup.status()["role"] == "standby"
     lack = "first copy of the primary's trees is not finished"
