@@ -14,6 +14,7 @@ iterator with its OSError, and the steps stay to be rolled forward; as `ArchiveE
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections import Counter
@@ -22,10 +23,12 @@ from functools import partial
 from typing import Final
 
 from agent.core.errors import PairAgentError
+from agent.core.tree_entries import Entry
 from agent.replica.archive import Archive
 from agent.replica.archive_files import COARSE_NS
+from agent.replica.contents import Changed, digest_of
 from agent.replica.displacing import Displacing
-from agent.replica.file_system import FileSystem
+from agent.replica.file_system import FileSystem, settable_time
 from agent.replica.file_tree import Fingerprint, TreeRoot, fingerprint_of
 from agent.replica.placing import Placing
 from agent.replica.staging import Staging
@@ -187,7 +190,7 @@ class _Round:
         if status is not None and is_folder(status):
             self._displacing.clear_folder(step)
             status = None
-        if self._placing.was_put_across(of_staged, status, step.entry):
+        if status is not None and self._placing.was_put_across(step.place, status, staged, of_staged):
             self._staging.discard(step.staged)
             return self._applied(step)
         self._placing.dress(step.place, staged, of_staged, step.entry, status)
@@ -195,7 +198,16 @@ class _Round:
             self._placing.put(step.place, staged)
         else:
             self._displacing.give_way(step, status, partial(self._placing.put, step.place, staged))
-        return self._applied(step)
+        return self._put_as_staged(step, step.entry, of_staged)
+
+    def _put_as_staged(self, step: Step, entry: Entry, of_staged: os.stat_result) -> Applied:
+        """What to say of a file that was put a moment ago: whatever somebody wrote into it since is for the scan."""
+        outcome = self._applied(step)
+        now = outcome.fingerprint
+        times = (of_staged.st_mtime_ns, settable_time(entry.mtime_ns))
+        if now is not None and now.size == entry.size and now.mtime_ns in times:
+            return outcome
+        return Applied(step.path, entry, _UNKNOWN, step.place)
 
     def _put_before(self, step: Step, status: os.stat_result | None) -> Outcome:
         """What to say of a staged file that is gone: it was put in place before a crash, or it is lost."""
@@ -204,7 +216,11 @@ class _Round:
             return Blocked(step.path, "its new contents vanished from the staging folder")
         as_put = stat.S_ISREG(status.st_mode) and status.st_size == step.entry.size
         if as_put and abs(status.st_mtime_ns - step.entry.mtime_ns) < COARSE_NS:
-            return self._applied(step)
+            with contextlib.suppress(Changed, OSError):
+                # Size and time prove nothing here: somebody may have written into it in the meantime.
+                digest, fingerprint = digest_of(self._standing.path(step.place))
+                if digest == step.entry.digest:
+                    return Applied(step.path, step.entry, fingerprint, step.place)
         return Applied(step.path, step.entry, _UNKNOWN, step.place)
 
     def _archive_staged(self, step: Step) -> None:

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Final
 
 from agent.core.tree_entries import Entry
-from agent.replica.archive_files import COARSE_NS, copy
+from agent.replica.archive_files import copy, is_same_version
 from agent.replica.file_system import CAN_SYNC_ALL, FileSystem, below, make_folders, settable_time
 from agent.replica.file_tree import FILE_MODE_BITS, FOLDER_MODE_BITS, TreeRoot
 from agent.replica.obstacles import lock_on
@@ -206,13 +206,10 @@ class Placing:
         self._files.flush_folder(os.path.dirname(path))
         self._files.remove(staged)
 
-    def was_put_across(self, of_staged: os.stat_result, status: os.stat_result | None, entry: Entry) -> bool:
+    def was_put_across(self, place: str, status: os.stat_result, staged: str, of_staged: os.stat_result) -> bool:
         """True if what stands is the copy of the staged file, and only that was not removed before a crash."""
-        return (
-            status is not None
-            and status.st_dev != of_staged.st_dev
-            and status.st_size == of_staged.st_size
-            and abs(status.st_mtime_ns - entry.mtime_ns) < COARSE_NS
+        return status.st_dev != of_staged.st_dev and is_same_version(
+            self._standing.path(place), status, staged, of_staged
         )
 
     def is_link_of(self, step: Step, status: os.stat_result) -> bool:

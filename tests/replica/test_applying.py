@@ -30,7 +30,9 @@ from tests.replica.rounds import Deed, Scenario, World, links_work, on_posix, re
 # -- what somebody does meanwhile, and what bars the way
 
 
-def one_step(tmp_path: Path, step: Step, contents: bytes | None = None) -> tuple[list[object], World]:
+def one_step(
+    tmp_path: Path, step: Step, contents: bytes | None = None, files: FileSystem | None = None
+) -> tuple[list[object], World]:
     """Carries out one step in the tree `tmp_path`/tree."""
     world = World(tmp_path, Scenario("one step", {}, (), {}))
     staging = Staging(world.root)
@@ -40,7 +42,7 @@ def one_step(tmp_path: Path, step: Step, contents: bytes | None = None) -> tuple
             file.write(contents)
             step = replace(step, staged=file.finish(step.entry.digest))
     outcomes: list[object] = list(
-        apply(world.root, lambda: iter([step]), staging, world.archive(FileSystem()), patience=Patience(0.1))
+        apply(world.root, lambda: iter([step]), staging, world.archive(FileSystem()), files, Patience(0.1))
     )
     staging.clean()
     return outcomes, world
@@ -107,15 +109,44 @@ def test_new_contents_that_vanished_before_they_were_put_in_place_are_told(tmp_p
     assert world.tree() == {"a": b"old"}
 
 
-def test_what_was_edited_after_it_was_put_in_place_is_left_for_the_next_scan_to_find(tmp_path: Path) -> None:
-    (tmp_path / "tree").mkdir()
-    (tmp_path / "tree" / "a").write_bytes(b"edited after the crash")
-    step = put("a", b"new", staged="gone", archive=True)
-    [outcome], world = one_step(tmp_path, step)
+def scan_will_find(outcome: object) -> bool:
     assert isinstance(outcome, Applied)
     assert outcome.fingerprint is not None
-    assert outcome.fingerprint.size == outcome.fingerprint.mtime_ns == 0
-    assert world.tree() == {"a": b"edited after the crash"}
+    return outcome.fingerprint.size == outcome.fingerprint.mtime_ns == 0
+
+
+@pytest.mark.parametrize("standing", [b"edited after the crash", b"odd"])
+def test_what_was_edited_after_it_was_put_in_place_is_left_for_the_next_scan_to_find(
+    standing: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "a").write_bytes(standing)
+    os.utime(tmp_path / "tree" / "a", ns=(10**18, 10**18 + 10**9))
+    step = put("a", b"new", staged="gone", archive=True)
+    [outcome], world = one_step(tmp_path, step)
+    assert scan_will_find(outcome)
+    assert world.tree() == {"a": standing}
+
+
+def test_what_was_put_in_place_before_a_crash_is_known_by_its_contents(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "a").write_bytes(b"new")
+    os.utime(tmp_path / "tree" / "a", ns=(10**18, 10**18))
+    [outcome], _ = one_step(tmp_path, put("a", b"new", staged="gone"))
+    assert isinstance(outcome, Applied)
+    assert outcome.fingerprint == fingerprint_of((tmp_path / "tree" / "a").lstat())
+
+
+def test_an_edit_right_after_a_file_was_put_in_place_is_left_for_the_next_scan_to_find(tmp_path: Path) -> None:
+    class Hasty(FileSystem):
+        """A disk on which somebody writes into each file the moment that it appears."""
+
+        def replace(self, source: str, target: str) -> None:
+            super().replace(source, target)
+            Path(target).write_bytes(b"odd")
+
+    [outcome], _ = one_step(tmp_path, put("a", b"new"), b"new", Hasty())
+    assert scan_will_find(outcome)
 
 
 def test_a_name_that_is_spelled_otherwise_on_disk_keeps_its_spelling(tmp_path: Path) -> None:
