@@ -105,7 +105,7 @@ class RoleGround:
             eligible=not obstacle,
             obstacle=obstacle or self.concern,
             workload_failed=self.workload_failed,
-            hold=self.record.hold,
+            hold=self.record.hold and self.phase is Phase.ACTIVE,
             maintenance=self.record.maintenance,
             maintenance_revision=self.record.maintenance_revision,
             workload=self.workload,

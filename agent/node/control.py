@@ -121,7 +121,7 @@ class NodeControl(Control):
             **self._trees(),
             "readiness": {"ready": verdict.ready, "reasons": list(verdict.reasons), "loss": verdict.loss},
             "maintenance": record.maintenance,
-            "hold": record.hold or bool(peer and peer.hold),
+            "hold": roles.report.hold or bool(peer and peer.hold),
             "damping_ms": view.damping_ms,
             "clock_difference_ms": link.clock_difference_ms,
             "overrides": dict(config.overrides),

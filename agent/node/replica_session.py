@@ -60,8 +60,10 @@ class Session:
         self._replies: dict[int, tuple[trio.Event, list[Any]]] = {}
         self._question = 0
         self._signature: tuple[bulk.Fetch, bytearray] | None = None
-        self.source = Source(self, local, lambda: version().data_term, owner.followed, self._offer)
         self.sink = Sink(self, local, archive, owner)
+        self.source = Source(
+            self, local, lambda: version().data_term, owner.followed, self._offer, lambda: self.sink.shared
+        )
         self.peer_progress: bulk.Progress | None = None
         self.left_s = Pace().left_s
 

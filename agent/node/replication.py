@@ -41,6 +41,7 @@ RESTART_PAUSES_S = (0.1, 0.5, 2.0, 10.0)
 STEADY_S = 60.0  # a worker that lived so long died by something new
 STOP_S = 10.0
 SETTLE_S = 30.0
+BEGIN_S = 10.0
 INQUIRY_S = 120.0
 PROGRAM = Path(__file__).with_name("replica_worker.py")
 ACTIVE_PHASES = (Phase.ACTIVE, Phase.STEPPING_DOWN, Phase.FINISHING)
@@ -73,6 +74,7 @@ class Replication:
         self._giver: SocketGiver | None = None
         self._worker_pid = 0
         self._ready = False
+        self._began = trio.Event()  # the first worker is ready, or cannot be
         self._granted: set[int] = set()
         self._wanted: dict[int, say.Permission] = {}  # permissions that wait for the roles to have stored something
         self._interrupted = False  # a worker died while it changed the trees: the next one finishes that
@@ -188,9 +190,17 @@ class Replication:
 
     # -- the worker's life
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def begun(self) -> None:
+        """Returns when the first worker is ready, or has shown that it cannot be, or takes too long.
+
+        An agent that met the other node before would give the role away for want of a worker.
+        """
+        if self.enabled:
+            with trio.move_on_after(BEGIN_S):
+                await self._began.wait()
+
+    async def run(self) -> None:
         """Keeps a worker running until cancelled."""
-        task_status.started()
         if not self.enabled:
             return
         failures = 0
@@ -262,6 +272,7 @@ class Replication:
     def _bury(self, trouble: str) -> None:
         """Takes in that the worker is gone: whatever it was doing is half done until the next one is ready."""
         self._ready, self._worker_pid, self._stand = False, 0, None
+        self._began.set()
         self._interrupted = self._interrupted or bool(self._granted)
         self._wanted.clear()
         self._offers.clear()
@@ -286,6 +297,7 @@ class Replication:
                 self._worker_pid = telling.pid
             case say.Ready():
                 self._ready = not telling.trouble
+                self._began.set()
                 self._interrupted = self._interrupted and bool(telling.trouble)
                 self._settle_event()
                 self._owner.tell(told.TreesHindered(telling.trouble))

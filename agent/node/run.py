@@ -102,6 +102,7 @@ class _Node:
                 nursery.start_soon(conductor.pulse.run)
                 nursery.start_soon(conductor.replication.run)
                 await nursery.start(self._serve_admin)
+                await conductor.replication.begun()
                 nursery.start_soon(self._obey_signals, nursery.cancel_scope)
                 if config.mode is Mode.PRIMARY:
                     nursery.start_soon(self._listen)

@@ -39,6 +39,7 @@ from agent.replica.worker_protocol import Stand
 
 PROGRESS_S = 0.5
 SMALL_ROUND_FILES = 256  # what is left when a sink counts as caught up
+ONLY_THERE = "only the other node has a tree of this name"
 ROUNDS_MAX = 5  # that a workload which writes faster than the link can make a catch-up wait
 
 
@@ -80,6 +81,12 @@ class Sink(Intake):
         return self._hold is not None
 
     @property
+    def shared(self) -> set[str]:
+        """The trees that both nodes have; empty until the other node has told its own."""
+        theirs = {standing.name for standing in self._hold.trees} if self._hold is not None else set[str]()
+        return theirs & self._local.trees.keys()
+
+    @property
     def following(self) -> bool:
         """Whether this side follows now."""
         return bool(self._following)
@@ -102,6 +109,9 @@ class Sink(Intake):
                 return f"tree {name}: {each.problem}"
             for path in sorted(each.blocked):
                 return f"tree {name}: {path}: {each.refusing[path]}"
+        for standing in self._hold.trees if self._hold is not None else ():
+            if standing.name not in self._local.trees:
+                return f"tree {standing.name}: {ONLY_THERE}"
         return ""
 
     # -- following
@@ -262,8 +272,9 @@ class Sink(Intake):
         await self._ask_for_edited(following)
 
     def _note_complete(self, term: int | None = None) -> None:
-        every = len(self._following) == len(self._local.trees)  # one that was not granted is left out
-        if not every or not all(each.rounds and not each.problem for each in self._following.values()):
+        # One that was not granted is left out of what is followed; one that only this node has belongs to no pair.
+        pairs = [self._following.get(name) for name in self.shared]
+        if not all(each is not None and each.rounds and not each.problem for each in pairs):
             return
         term = term if term is not None else self.complete_term
         if term is not None and term != self.complete_term:

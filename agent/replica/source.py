@@ -82,14 +82,16 @@ class Source:
         term: Callable[[], int],
         followed: Callable[[int], None],
         offer: Callable[[], Awaitable[None]],
+        shared: Callable[[], set[str]],
     ) -> None:
         """`followed(term)` is called when the sink has everything, each time anew after it had not; `offer` is awaited
-        before the first Mark."""
+        before the first Mark; `shared` names the trees that both nodes have."""
         self._outlet = outlet
         self._local = local
         self._term = term
         self._tell_followed = followed
         self._offer = offer
+        self._shared = shared
         self._offered = False
         self._feeds: dict[str, Feed] = {}
         self._wake = trio.Event()
@@ -215,7 +217,7 @@ class Source:
         self._ring()
 
     async def _note_sync(self) -> None:
-        told = len(self._feeds) == len(self._local.trees)
+        told = self._feeds.keys() >= self._shared()
         if self._in_sync or not told or not all(each.applied and not each.outstanding for each in self._feeds.values()):
             return
         self._in_sync = True
@@ -341,6 +343,8 @@ class Source:
 
     def trouble(self, name: str) -> str:
         """Returns why the sink cannot take a tree now; empty: nothing is in the way."""
+        if name not in self._shared():
+            return "it has no tree of this name"
         return self._troubles.get(name, "")
 
     def refused(self, name: str) -> tuple[tuple[str, str], ...]:

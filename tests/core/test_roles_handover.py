@@ -59,6 +59,17 @@ def test_a_node_that_keeps_the_role_refuses_an_unplanned_request() -> None:
     assert scene.asked(Request(planned=True, hold=False, reason="failback")) == ["stop"]
 
 
+def test_only_an_active_node_says_that_it_keeps_the_role() -> None:
+    scene = standby_backup()
+    scene.asked(Invite(planned=True, hold=True, reason="failover"))
+    scene.caught_up()
+    scene.asked(Release(term=1, hold=True, reason="failover"))
+    assert scene.roles.report.hold
+    again = Scene(Mode.BACKUP, record=scene.roles.record).started()
+    assert again.roles.record.hold
+    assert not again.roles.report.hold
+
+
 def test_a_refused_taker_goes_back_to_standby_and_asks_again_later() -> None:
     scene = Scene(Mode.PRIMARY).started()
     scene.linked(Role.ACTIVE, 2)

@@ -157,7 +157,7 @@ def test_d5_what_both_nodes_wrote_on_their_own_is_merged_and_the_primarys_stays(
         assert pair.overlap_ns() == 0
 
 
-def settle(pair: TreePair, before: int) -> None:
+def settle(pair: TreePair) -> None:
     """Waits until exactly one node is active after a disturbance, and leads the role back to the primary."""
     pair.wait_for(
         lambda: sorted(node.status().get("role", "") for node in pair.nodes) == ["active", "standby"], "one active"
@@ -166,7 +166,6 @@ def settle(pair: TreePair, before: int) -> None:
         pair.wait_for(lambda: all(in_sync(node) for node in pair.nodes), "in sync")
         pair.primary.order("failback")
     pair.wait_in_order()
-    del before
 
 
 @pytest.mark.parametrize(("steps", "seed"), walks(8, 25))
@@ -194,7 +193,7 @@ def test_p12_n14_a_handover_interrupted_at_any_moment_leaves_exactly_one_active(
             order.join()
             if fault != "cut":
                 victim.start()
-            settle(pair, number)
+            settle(pair)
             assert pair.overlap_ns() == 0, (number, fault, victim.name)
         pair.wait_in_sync()
         terms = [span.term for node in pair.nodes for span in node.spans()]
@@ -225,7 +224,7 @@ def test_n14_the_link_cut_at_random_moments_of_a_switchback_leaves_exactly_one_a
                 time.sleep(chance.uniform(0, 0.5))
                 pair.break_connection(pair.backup)
                 cuts -= 1
-            settle(pair, 0)
+            settle(pair)
             assert pair.overlap_ns() == 0
         pair.wait_in_sync()
         numbers = [line.split()[0] for line in lines(pair, pair.primary)]

@@ -106,3 +106,18 @@ def test_a_tree_that_only_one_node_has_is_told_on_both_and_holds_the_others_up_i
     assert not pair.backup.status()["readiness"]["ready"]
     (pair.tree(pair.primary, "first") / "still").write_text("follows")
     pair.wait_for(lambda: same(pair, "first"), "the other trees")
+    assert not any(sentences(node, "conflict") for node in pair.nodes)
+
+
+def test_a_tree_that_the_active_node_alone_has_keeps_the_role_there_without_an_outage(pair: TreePair) -> None:
+    """Continues the test above: the backup alone has "lonely"."""
+    pair.wait_for(lambda: tree_status(pair.backup, "first").get("state") == "in-sync", "the backup is up to date")
+    pair.primary.kill()
+    pair.wait_active(pair.backup)
+    pair.primary.start()
+    pair.wait_for(lambda: "lonely" in str(pair.primary.status().get("reason")), "the primary says why it waits")
+    (pair.tree(pair.backup, "first") / "more").write_text("follows")
+    pair.wait_for(lambda: same(pair, "first"), "the other trees")
+    pair.wait_for(lambda: "no tree of this name" in tree_status(pair.backup, "lonely")["error"], "the error")
+    assert not any("handing over" in each for each in sentences(pair.backup, "role-changed")), "stopped in vain"
+    assert not any(sentences(node, "conflict") for node in pair.nodes)
