@@ -74,6 +74,7 @@ class Dialler:
         eager_until_ns = 0
         pause_s = EAGER_PAUSES_S[0]
         while True:
+            began_s = trio.current_time()
             outcome, was_linked = await self._attempt(eager=boottime_ns() < eager_until_ns)
             if outcome is Outcome.ENDED and was_linked:
                 eager_until_ns, pause_s = boottime_ns() + EAGER_NS, EAGER_PAUSES_S[0]
@@ -82,7 +83,9 @@ class Dialler:
                 pause_s = min(max(2 * pause_s, EAGER_PAUSES_S[1]), delay_s)
             else:
                 eager_until_ns = 0
-                await trio.sleep(delay_s)
+                # From the beginning of the attempt: one that nobody answered has taken long enough, and whoever takes
+                # over when nothing answers should have tried more than once.
+                await trio.sleep_until(max(trio.current_time(), began_s + delay_s))
 
     async def _attempt(self, *, eager: bool) -> tuple[Outcome, bool]:
         timeout_s = self._target.connection_timeout_ms / MILLISECONDS_PER_SECOND

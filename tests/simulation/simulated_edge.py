@@ -186,6 +186,7 @@ class SimulatedDialler:
         agent, eager_until_ns, pause_ns = self._agent, 0, int(EAGER_PAUSES_S[0] * SECOND)
         clock = agent.node.clock
         while True:
+            began_ns = clock.now_ns()
             self._dial()
             outcome = yield
             if outcome is Outcome.ENDED and self._was_linked:
@@ -198,7 +199,7 @@ class SimulatedDialler:
                 pause_ns = min(max(2 * pause_ns, int(EAGER_PAUSES_S[1] * SECOND)), self._reconnect_delay_ns)
             else:
                 eager_until_ns = 0
-                agent.at(clock.now_ns() + self._reconnect_delay_ns, lambda: self._go(None))
+                agent.at(max(clock.now_ns(), began_ns + self._reconnect_delay_ns), lambda: self._go(None))
             yield
 
     def _dial(self) -> None:
