@@ -6,7 +6,7 @@ Three things that this alone would miss are taken care of:
 * A file system counts time in ticks (Linux 1 to 10 ms, Windows 16 ms, FAT 2 s): two writes within one tick leave the
   same times. So a file is read only when the tick of its last change is over; whoever writes later leaves another time.
 * Windows may write times late, and so may writes through a mapping on any system. So what was changed in the last
-  seconds, and on Windows everything, is read twice and compared.
+  seconds, and on Windows everything, is read twice and compared; a big file only if somebody has it open for writing.
 * Between looking at a path and opening it, something else may be put there. So the open file is asked, not the path.
 
 A file that never rests is the caller's matter: it gets `Changed` each time.
@@ -19,16 +19,19 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 from blake3 import blake3
 
+from agent.platform.writers import has_writers
 from agent.replica.file_tree import Fingerprint, TreeRoot, fingerprint_of, system_path
 from agent.replica.open_folder import OPEN_FLAGS, open_within
 
 CHUNK_BYTES: Final = 1 << 20
 YOUNG_NS: Final = 2_000_000_000  # a file changed less than this ago is read twice
+BIG_BYTES_MIN: Final = 1 << 24  # of a file whose second reading is worth to be avoided
 _TICK_NS: Final = 20_000_000  # longer than a tick of Linux' and Windows' file times
 _COARSE_TICK_NS: Final = 2_000_000_000  # FAT counts by 2 s, other old file systems by 1 s
 _SECOND_NS: Final = 1_000_000_000
@@ -65,6 +68,9 @@ class StableReading:
             _wait_for_the_end_of_its_tick(self.fingerprint, now_ns)
             age_ns = now_ns - max(self.fingerprint.mtime_ns, self.fingerprint.ctime_ns)
             self._twice = sys.platform == "win32" or age_ns < YOUNG_NS
+            if self._twice and self.fingerprint.size >= BIG_BYTES_MIN:
+                # Whoever maps it from here on changes its time with the first write: only older mappings would not.
+                self._twice = has_writers(self._descriptor)
         except BaseException:
             self.close()
             raise
@@ -77,9 +83,12 @@ class StableReading:
 
     def __iter__(self) -> Iterator[bytes]:
         hasher = blake3()
-        for chunk in self._chunks():
-            hasher.update(chunk)
-            yield chunk
+        if self.fingerprint.size < BIG_BYTES_MIN:
+            for chunk in self._chunks():
+                hasher.update(chunk)
+                yield chunk
+        else:
+            yield from self._hashed_beside(hasher)
         digest = hasher.digest()
         if self._twice:
             again = blake3()
@@ -90,6 +99,16 @@ class StableReading:
         if self._look() != self.fingerprint:
             raise Changed("the file was written to while it was being read")
         self.digest = digest
+
+    def _hashed_beside(self, hasher: blake3) -> Iterator[bytes]:
+        """Yields the chunks while a thread hashes them, so that whoever takes them can hash them too."""
+        hashing: Future[object] | None = None
+        with ThreadPoolExecutor(1, "hash") as pool:
+            for chunk in self._chunks():
+                if hashing is not None:
+                    hashing.result()
+                hashing = pool.submit(hasher.update, chunk)
+                yield chunk
 
     def close(self) -> None:
         """Closes the file."""

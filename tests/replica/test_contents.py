@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 import time
@@ -113,6 +114,24 @@ def test_an_older_file_is_read_once_where_times_can_be_trusted(tmp_path: Path, m
     monkeypatch.setattr(os, "read", lambda descriptor, size: (calls.append(size), read(descriptor, size))[1])
     digest_of(path)
     assert len(calls) == (1 if POSIX else 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who writes")
+def test_a_big_young_file_is_read_twice_only_while_somebody_may_write_through_a_mapping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    data = os.urandom(5000)
+    path.write_bytes(data)
+    monkeypatch.setattr(contents, "BIG_BYTES_MIN", 4096)
+    read = os.read
+    calls: list[int] = []
+    monkeypatch.setattr(os, "read", lambda descriptor, size: (calls.append(size), read(descriptor, size))[1])
+    assert digest_of(path)[0] == blake3(data).digest()
+    assert len(calls) == 1
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0):
+        assert digest_of(path)[0] == blake3(data).digest()
+    assert len(calls) == 3
 
 
 def test_a_file_is_read_only_when_the_tick_of_its_last_change_is_over(
