@@ -8,10 +8,10 @@ byte is hashed once and nothing else is done. Where it fails, the alignment is k
 in place); after that anchors (`block_anchors`) are looked for in what is not settled, at any offset. A block found
 through its anchor is verified by its strong digest, then extended backwards and forwards.
 
-Knows nothing of files, connections and BLAKE3. Invariants: the ops that were returned cover the new file without gap,
-in order; nothing is copied that was not verified by a strong digest; each byte is hashed a bounded number of times
-whatever it is (`_CREDIT`); of the new file at most the lookback, one block and what was fed last is held.
-The digests are short and can be forged by who writes both files: the receiver verifies the whole file.
+Knows nothing of files, connections and hash functions. Invariants: the ops that were returned cover the new file
+without gap, in order; nothing is copied that was not found by a strong digest; each byte is hashed a bounded number of
+times whatever it is (`_CREDIT`); of the new file at most the lookback, one block and what was fed last is held.
+The digests are short, and whoever writes both files can forge them: the receiver verifies the whole file.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The file is cut into blocks of equal size (the last one may be shorter), and eac
 rsync (Tridgell, "Efficient Algorithms for Sorting and Synchronization", 1999, chapter 3). Instead of rsync's rolling
 checksum per block there is an anchor per group of blocks (`block_anchors`).
 
-Knows nothing of files or of BLAKE3: contents come as chunks, the digest function is passed in. Invariants: a signature
+Knows nothing of files: contents come as chunks, the digest function is passed in. Invariants: a signature
 holds at most BLOCKS_MAX blocks; what is read from the wire is as consistent as what is made here.
 Wire format: PROTOCOL.md, "Signature".
 """
@@ -215,7 +215,8 @@ class _Builder:
             data = b"".join(self._pending)
             whole = len(data) - len(data) % self._group
             self._add(data, whole)
-            self._pending, self._pending_bytes = [data[whole:]], len(data) - whole
+            self._pending_bytes = len(data) - whole
+            self._pending = [data[whole:]] if self._pending_bytes else []  # a chunk that stands alone is not copied
 
     def finish(self) -> Signature:
         data = b"".join(self._pending)
