@@ -82,6 +82,7 @@ class Work:
         self.archive_totals = (0, 0)
         self.round = 0  # the last that an operator asked for
         self.conflicts = 0  # since the worker started
+        self._news = trio.Event()  # of the state that snapshots show
         identity = load_identity(config.certificates)
         self.bulk = BulkLink(identity, taker, sync.rate_limit, self._run_session)
 
@@ -229,10 +230,12 @@ class Work:
         """See `agent.replica.following.SinkOwner`."""
         self.announce("sync-complete", f"every tree is as the other node's (term {term})", term=term)
         self._tell(say.Complete(term, merged))
+        self._news.set()
 
     def followed(self, term: int) -> None:
         """See `agent.node.replica_session.SessionOwner`."""
         self._tell(say.Followed(term))
+        self._news.set()
 
     async def offer(self, peer: TreeVersion) -> None:
         """See `agent.node.replica_session.SessionOwner`."""
@@ -330,7 +333,9 @@ class Work:
             if status != told:
                 told = status
                 self._tell(say.Snapshot(status))
-            await trio.sleep(SNAPSHOT_S)
+            news = self._news = trio.Event()
+            with trio.move_on_after(SNAPSHOT_S):
+                await news.wait()
 
     async def _expire(self) -> None:
         while True:

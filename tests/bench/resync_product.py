@@ -82,7 +82,7 @@ class Product:
             start = time.monotonic()
             stage.change()
             asked = 0
-            if not stage.data.changed:  # nothing will be noticed: an order lets both nodes look at every file, as rsync does
+            if not stage.data.changed:  # nothing will be noticed; by order both nodes look at every file, as rsync does
                 asked = int(measured.backup.ask("/v1/sync", "POST", {})["details"]["round"])
             finished = wait_patiently(
                 lambda: is_in_sync(measured, asked) and stage.looks_the_same(), "the pair in sync"
