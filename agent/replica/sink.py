@@ -76,17 +76,6 @@ class Sink(Intake):
             self._listing.done.set()
 
     @property
-    def knows_source(self) -> bool:
-        """Whether the other node has told what it has."""
-        return self._hold is not None
-
-    @property
-    def shared(self) -> set[str]:
-        """The trees that both nodes have; empty until the other node has told its own."""
-        theirs = {standing.name for standing in self._hold.trees} if self._hold is not None else set[str]()
-        return theirs & self._local.trees.keys()
-
-    @property
     def following(self) -> bool:
         """Whether this side follows now."""
         return bool(self._following)
@@ -169,14 +158,6 @@ class Sink(Intake):
         for following in list(self._following.values()):
             if self._following.get(following.tree.name) is following:  # else it was ordered to begin anew meanwhile
                 await self._follow(following, look=look)
-
-    @property
-    def source_version(self) -> TreeVersion:
-        """The version of the other node's trees, as it told last."""
-        hold = self._hold
-        if hold is None:
-            return TreeVersion()
-        return TreeVersion(hold.data_term, hold.alone, hold.base_term, hold.offered_term)
 
     async def _follow(self, following: Following, *, look: Look = Look.NONE, whole: bool = False) -> None:
         tree, hold = following.tree, self._hold

@@ -22,7 +22,7 @@ from agent.core.bulk_messages import (
 from agent.core.tree_entries import EntryKind
 from agent.core.tree_names import refusal_of_link_untrusted, refusal_of_path_untrusted
 from agent.core.tree_plan import Want
-from agent.core.tree_versions import Relation
+from agent.core.tree_versions import Relation, TreeVersion
 from agent.replica.archive import Archive
 from agent.replica.following import Following, Listing, SinkOwner
 from agent.replica.local_trees import LocalTrees
@@ -53,6 +53,27 @@ class Intake:
         self._listing: Listing | None = None
         self._next_look = Look.NONE  # at the disk, when following begins
         self.complete_term: int | None = None
+
+    # -- the source, as it told last
+
+    @property
+    def knows_source(self) -> bool:
+        """Whether the other node has told what it has."""
+        return self._hold is not None
+
+    @property
+    def shared(self) -> set[str]:
+        """The trees that both nodes have; empty until the other node has told its own."""
+        theirs = {standing.name for standing in self._hold.trees} if self._hold is not None else set[str]()
+        return theirs & self._local.trees.keys()
+
+    @property
+    def source_version(self) -> TreeVersion:
+        """The version of the other node's trees, as it told last."""
+        hold = self._hold
+        if hold is None:
+            return TreeVersion()
+        return TreeVersion(hold.data_term, hold.alone, hold.base_term, hold.offered_term)
 
     # -- what arrives
 
