@@ -102,17 +102,24 @@ class Work:
                 self.announce("tree-trouble", "the index of the trees was damaged: it is made anew, and a copy is kept")
                 await self.local.in_index(index.acknowledge_loss)
             try:
-                await self.local.in_index(self._recover)
-            except (OSError, PairAgentError) as error:
-                self._tell(say.Ready(os.getpid(), f"its trees are half way, and cannot be made whole: {error}"))
-                raise PairAgentError(f"what a crash interrupted cannot be finished: {error}") from error
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                await nursery.start(self.local.run)
-                nursery.start_soon(self.bulk.run)
-                nursery.start_soon(self._tell_snapshots)
-                nursery.start_soon(self._expire)
-                self._tell(say.Ready(os.getpid(), ""))
+                await self._live()
+            finally:
+                with trio.CancelScope(shield=True), suppress(PairAgentError):
+                    await self.local.in_index(index.close)
+
+    async def _live(self) -> None:
+        try:
+            await self.local.in_index(self._recover)
+        except (OSError, PairAgentError) as error:
+            self._tell(say.Ready(os.getpid(), f"its trees are half way, and cannot be made whole: {error}"))
+            raise PairAgentError(f"what a crash interrupted cannot be finished: {error}") from error
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await nursery.start(self.local.run)
+            nursery.start_soon(self.bulk.run)
+            nursery.start_soon(self._tell_snapshots)
+            nursery.start_soon(self._expire)
+            self._tell(say.Ready(os.getpid(), ""))
 
     def _locked(self) -> ExitStack:
         """Returns the folder's lock, held, waiting for a worker whose agent was killed to be gone."""

@@ -2,7 +2,8 @@
 
 Run by `agent.node.replication` as a file, with two arguments: what its side channel needs, and the agent's process id.
 Orders come over standard input, tellings go over standard output (`agent.replica.worker_protocol`), log lines over
-standard error. It ends at once when standard input ends: without its agent nobody may change the trees.
+standard error. It ends when it is told to, and at once when standard input ends: without its agent nobody may change
+the trees.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import pickle
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from agent.platform.socket_passing import SocketTaker
 from agent.replica import worker_protocol as say
 
 READ_BYTES = 64 * 1024
+QUIT_S = 3.0
 ORDERS = 0  # descriptor
 TELLINGS = 1
 
@@ -48,11 +51,18 @@ class Pipes:
                 data = data[os.write(self._out, data) :]
 
     def read(self, orders: trio.MemorySendChannel[Any], token: trio.lowlevel.TrioToken) -> None:
-        """Reads orders until the agent is gone, then ends the process."""
+        """Reads orders until the agent is gone or says Quit, then ends the process, or the orders."""
         decoder = say.Decoder()
-        while data := os.read(ORDERS, READ_BYTES):
-            for order in decoder.feed(data):
-                trio.from_thread.run_sync(orders.send_nowait, order, trio_token=token)
+        try:
+            while data := os.read(ORDERS, READ_BYTES):
+                for order in decoder.feed(data):
+                    if isinstance(order, say.Quit):
+                        trio.from_thread.run_sync(orders.close, trio_token=token)
+                        time.sleep(QUIT_S)  # if it takes longer, it ends as after a crash
+                        os._exit(0)
+                    trio.from_thread.run_sync(orders.send_nowait, order, trio_token=token)
+        except Exception as error:
+            print(f"an order cannot be read: {error!r}", file=sys.stderr, flush=True)
         os._exit(0)
 
 
@@ -72,6 +82,7 @@ async def serve(pipes: Pipes, taker: SocketTaker) -> None:
         nursery.start_soon(work.run)
         async for order in arriving:
             work.take(order)
+        nursery.cancel_scope.cancel()
 
 
 def main() -> None:

@@ -235,6 +235,7 @@ class Replication:
                     await trio.sleep(0.05)
                 nursery.cancel_scope.cancel()
         finally:
+            self._send(say.Quit())
             self._process = None
             with trio.CancelScope(shield=True):
                 process.close_commands()

@@ -101,7 +101,12 @@ class Inquire:
     arguments: dict[str, Any]
 
 
-Order: TypeAlias = SetUp | Link | Unlink | Handover | Stand | CatchUp | Finish | Grant | Synchronise | Inquire
+@dataclass(frozen=True)
+class Quit:
+    """The agent stops: close the index in good order, and end."""
+
+
+Order: TypeAlias = SetUp | Link | Unlink | Handover | Stand | CatchUp | Finish | Grant | Synchronise | Inquire | Quit
 
 
 @dataclass(frozen=True)
@@ -236,7 +241,7 @@ Telling: TypeAlias = (
 _SHAPES: Mapping[str, type[Any]] = {
     shape.__name__: shape
     for shape in (
-        *(SetUp, Link, Unlink, Handover, Stand, CatchUp, Finish, Grant, Synchronise, Inquire),
+        *(SetUp, Link, Unlink, Handover, Stand, CatchUp, Finish, Grant, Synchronise, Inquire, Quit),
         *(
             Started,
             Ready,
