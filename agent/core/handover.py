@@ -10,7 +10,7 @@ from __future__ import annotations
 from agent.core import effects as do
 from agent.core import inputs as told
 from agent.core.messages import Invite, Refusal, Release, Request
-from agent.core.role_ground import ANSWER_SLACK_NS, RETRY_NS, STANDBY_REASONS, Intent
+from agent.core.role_ground import ANSWER_SLACK_NS, RETRY_NS, STANDBY_REASONS, STUCK_RETRY_MS, Intent
 from agent.core.role_table import Cause, Phase
 from agent.core.settling import Settling
 from agent.core.vocabulary import NANOSECONDS_PER_MILLISECOND, Mode, Role
@@ -182,7 +182,7 @@ class Handover(Settling):
         if fact.undelivered and self._intent is Intent.RELEASE and self.peer is not None:
             reason = f"the last changes could not be brought over: {fact.undelivered}"
             self._announce("handover-refused", reason)
-            self._effects.append(do.Tell(Refusal(reason, 0)))
+            self._effects.append(do.Tell(Refusal(reason, STUCK_RETRY_MS)))
             self._damper.note_unplanned_activation(now_ns)
             self._activate(Cause.FINAL_CHANGES_STUCK, reason, now_ns)
             return

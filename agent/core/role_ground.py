@@ -20,6 +20,7 @@ from agent.core.vocabulary import Mode, Role, TimeoutPolicy, WorkloadState
 
 ANSWER_SLACK_NS = 5_000_000_000  # beyond the peer's stop_timeout, until a request counts as unanswered
 RETRY_NS = 5_000_000_000  # until a handover that failed is tried again
+STUCK_RETRY_MS = 30_000  # after one that cost the workload a stop: its last changes could not be brought over
 
 
 class Intent(Enum):

@@ -117,9 +117,9 @@ class Work:
             self._nursery = nursery
             await nursery.start(self.local.run)
             nursery.start_soon(self.bulk.run)
-            nursery.start_soon(self._tell_snapshots)
+            self._tell(say.Ready(os.getpid(), "", self._unusable))
+            nursery.start_soon(self._tell_snapshots, self._unusable)
             nursery.start_soon(self._expire)
-            self._tell(say.Ready(os.getpid(), ""))
 
     def _locked(self) -> ExitStack:
         """Returns the folder's lock, held, waiting for a worker whose agent was killed to be gone."""
@@ -333,9 +333,18 @@ class Work:
 
     # -- now and then
 
-    async def _tell_snapshots(self) -> None:
+    @property
+    def _unusable(self) -> str:
+        """Why no workload may start on what stands here; empty: it may."""
+        return next((f"tree {each.name}: {each.unusable}" for each in self.local.trees.values() if each.unusable), "")
+
+    async def _tell_snapshots(self, hindered: str) -> None:
         told: dict[str, Any] = {}
         while True:
+            reason = "" if self.stand.active else self._unusable  # one that runs goes on
+            if reason != hindered:
+                hindered = reason
+                self._tell(say.Hindered(reason))
             status = snapshot(self)
             if status != told:
                 told = status

@@ -146,7 +146,10 @@ class Replication:
 
     def finish(self, number: int) -> None:
         """Carries out the effect SendFinalChanges."""
-        if not self.enabled or self._owner.roles.peer is None:
+        roles = self._owner.roles
+        if (
+            not self.enabled or roles.peer is None or roles.record.overwrite_due
+        ):  # due: what is here is overwritten next
             self._owner.tell(told.FinalChangesSent(number))
         elif not self._ready:
             self._owner.tell(told.FinalChangesSent(number, STARTING))
@@ -157,12 +160,15 @@ class Replication:
     async def settle(self) -> None:
         """Returns when nothing changes the trees any more; from then on nothing is granted, for this node is active."""
         self.update()
-        with trio.move_on_after(SETTLE_S) as scope:
-            while self._granted or self._interrupted:
-                await self._settled.wait()
-        if scope.cancelled_caught:
-            sentence = f"the trees are still being changed after {SETTLE_S:.0f} s; the workload starts all the same"
+        for way_out in ("its worker is killed, and another one finishes that", "the workload starts all the same"):
+            with trio.move_on_after(SETTLE_S):
+                while self._granted or self._interrupted:
+                    await self._settled.wait()
+                return
+            sentence = f"the trees are still being changed after {SETTLE_S:.0f} s; {way_out}"
             self._owner.event(EventCode.TREES_INCOMPLETE, sentence)
+            if self._process is not None:
+                self._process.kill()
 
     # -- what an operator asks
 
@@ -301,13 +307,15 @@ class Replication:
                 self._began.set()
                 self._interrupted = self._interrupted and bool(telling.trouble)
                 self._settle_event()
-                self._owner.tell(told.TreesHindered(telling.trouble))
+                self._owner.tell(told.TreesHindered(telling.trouble or telling.hindered))
                 self._stand = None
                 if self._link is not None:
                     self._send(self._link)
                 self.update()
                 if self._ready and (number := self._orders.get("catch-up")) is not None:
                     self._send(say.CatchUp(number))
+            case say.Hindered():
+                self._owner.tell(told.TreesHindered(telling.reason))
             case say.Permission():
                 self._permission(telling)
             case say.ApplyEnded():

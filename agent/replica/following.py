@@ -92,8 +92,11 @@ class Listing:
     problem: str = ""
 
 
-async def prepare(local: LocalTrees, tree: LocalTree, hold: Hold) -> None:
-    """Makes sure that the tree fits the source's, and stands here. Raises PairAgentError or OSError."""
+async def prepare(local: LocalTrees, tree: LocalTree, hold: Hold, *, believed: bool) -> None:
+    """Makes sure that the tree fits the source's, and stands here. Raises PairAgentError or OSError.
+
+    `believed`: by an operator's order, what stands here is believed even if it seems to be another disk.
+    """
     theirs = next((each for each in hold.trees if each.name == tree.name), None)
     if theirs is None:
         raise PairAgentError("no tree of this name is configured on the other node")
@@ -101,7 +104,9 @@ async def prepare(local: LocalTrees, tree: LocalTree, hold: Hold) -> None:
         raise PairAgentError(f'its kind is "{tree.kind.value}" here and "{theirs.kind}" there; set the same on both')
     if theirs.shape == "missing":
         raise PairAgentError("it does not exist on the other node; nothing is taken for deleted")
-    await local.make_root(tree, single_file=theirs.shape == "file")
+    await local.make_root(tree, single_file=theirs.shape == "file", believed=believed)
+    if tree.problem:
+        raise PairAgentError(tree.problem)
     assert tree.root is not None
     if tree.root.single_file != (theirs.shape == "file"):
         here, there = ("a file", "a folder") if tree.root.single_file else ("a folder", "a file")

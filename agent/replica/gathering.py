@@ -34,6 +34,7 @@ AHEAD_FILES = 1024  # asked for before the first has arrived
 AHEAD_BYTES = 64 * 1024 * 1024
 SIGNATURE_BYTES_MIN = 32 * 1024  # smaller files are sent whole
 READ_BYTES = 1024 * 1024
+MOST_GOES = "most of the tree went"
 
 
 _Here = dict[bytes, tuple[str, list[Row]]]  # digest: a staged file that should hold it, files that do
@@ -120,6 +121,7 @@ class Gathering:
         self._ahead_bytes = 0
         self._places: dict[str, str] = {}  # of parent folders: path on disk
         self._mode = PlanMode.MIRROR
+        self.most_goes = False  # the source has fewer than half of the files that stand here
         self._both_wrote: set[str] = set()  # of the steps that are not kept yet
         self.result = Result()
         self.progress = Progress()
@@ -163,6 +165,8 @@ class Gathering:
                 kind = StepKind.MAKE_LINK
             case Deed.REMOVE:
                 kind = StepKind.REMOVE
+                if self.most_goes and not decision.archive and row is not None:
+                    decision = replace(decision, archive=row.entry.kind is not EntryKind.FOLDER, reason=MOST_GOES)
             case Deed.ATTRIBUTES:
                 kind = StepKind.ATTRIBUTES
             case _:

@@ -80,6 +80,14 @@ class Index:
         """Returns the last seq that was given in a tree, 0 if none."""
         return int(self._trees.noted(tree, "last_seq")[0])
 
+    def root(self, tree: str) -> str:
+        """Returns which folder the rows were read from, as `note_root` was told; empty: never told."""
+        return str(self._trees.noted(tree, "root")[0])
+
+    def note_root(self, tree: str, root: str) -> None:
+        """Notes which folder the rows are read from."""
+        self._trees.note(tree, "root = ?", root)
+
     def totals(self, tree: str) -> tuple[int, int]:
         """Returns how many files stand in a tree, and their bytes; cheap."""
         files, size = self._trees.noted(tree, "files, bytes")

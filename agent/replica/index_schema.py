@@ -46,7 +46,8 @@ CREATE TABLE tree(
     whole INTEGER NOT NULL DEFAULT 0,   -- of the round: `incoming` holds all that the source has
     applying INTEGER NOT NULL DEFAULT 0,
     round_index_id BLOB,                -- the peer position that the round leads to
-    round_seq INTEGER
+    round_seq INTEGER,
+    root TEXT NOT NULL DEFAULT ''       -- which folder the rows were read from: device and inode
 );
 CREATE TABLE entry(
     tree INTEGER NOT NULL,

@@ -6,6 +6,7 @@ round is put in place there, or what the round writes would look like an edit.
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import trio
@@ -45,6 +47,7 @@ class LocalTree:
     config: Tree
     root: TreeRoot | None = None  # None: nothing can be done with it now, `problem` says why
     problem: str = ""
+    unusable: str = ""  # the same, unless nothing is here yet: no workload may start on what is left of it
     scanned: bool = False  # the index holds what stands there
     files: int = 0
     size: int = 0
@@ -109,10 +112,13 @@ class LocalTrees:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Scans every tree once, then watches; until cancelled."""
         for tree in self.trees.values():
-            with suppress(TreeError, OSError):
-                root = await trio.to_thread.run_sync(self.place, tree)
-                if await trio.to_thread.run_sync(root.path.exists):
-                    tree.root = root
+            try:
+                tree.root = await self._standing_root(tree)
+                await self._doubt(tree)
+            except _NothingYetError:
+                continue
+            except (TreeError, OSError) as error:
+                self._note_problem(tree, str(error))
         task_status.started()
         for tree in self.trees.values():
             await self.scan(tree)
@@ -135,8 +141,10 @@ class LocalTrees:
         """
         async with tree.lock:
             try:
+                if "" not in under and await self._root_changed(tree):
+                    under = ("",)
                 if "" in under and not believed:
-                    await self._doubt_emptiness(tree)
+                    await self._doubt(tree)
                 update = await self._scan(tree, under)
                 if full and tree.root is not None:
                     update.changed += await self._read_again(tree, tree.root)
@@ -154,25 +162,43 @@ class LocalTrees:
             tree.tell_changed()
         return update.paths if len(update.paths) < DIRTY_MAX else [""]
 
-    async def _doubt_emptiness(self, tree: LocalTree) -> None:
-        """Raises TreeError if many files stood in a tree and nothing does now: a disk may not be mounted."""
+    async def _doubt(self, tree: LocalTree) -> None:
+        """Raises TreeError if what stands in the tree's place now may be another disk: nothing is mounted, say."""
         files, _ = await self.in_index(self._index.totals, tree.name)
+        known = await self.in_index(self._index.root, tree.name)
         root = await trio.to_thread.run_sync(self.place, tree)
-        if files < DOUBTED_FILES or root.single_file or not await trio.to_thread.run_sync(root.path.is_dir):
-            return
-        if not await trio.to_thread.run_sync(lambda: any(each.name != RESERVED_FOLDER for each in root.path.iterdir())):
+        if doubt := await trio.to_thread.run_sync(_doubt_of, root, known, files):
             raise TreeError(
-                f"{root.path} is empty, and {files} files stood there: nothing is taken for deleted, because a disk "
-                "may not be mounted; if they were deleted on purpose, run `pair-agent sync`"
+                f"{root.path} {doubt}, and {files} files stood there: nothing is taken for deleted, because a disk may "
+                "not be mounted, or the path be wrong; if it is meant so, run `pair-agent sync`"
             )
 
-    async def _scan(self, tree: LocalTree, under: tuple[str, ...]) -> Update:
+    async def require_same_root(self, tree: LocalTree) -> None:
+        """Raises TreeError if another folder stands in the tree's place, and may not be meant to."""
+        if await self._root_changed(tree):
+            await self.scan(tree)
+            if tree.problem:
+                raise TreeError(tree.problem)
+
+    async def _root_changed(self, tree: LocalTree) -> bool:
+        if tree.root is None or tree.root.single_file:
+            return False
+        known = await self.in_index(self._index.root, tree.name)
+        return bool(known) and await trio.to_thread.run_sync(_identity, tree.root) != known
+
+    async def _standing_root(self, tree: LocalTree) -> TreeRoot:
+        """Returns where the tree stands. Raises TreeError, OSError."""
         root = await trio.to_thread.run_sync(self.place, tree)
-        if not await trio.to_thread.run_sync(partial(root.path.exists)):
+        if not await trio.to_thread.run_sync(root.path.exists):
             if tree.scanned or (await self.in_index(self._index.totals, tree.name))[0]:
                 raise TreeError(f"{root.path} is gone: nothing is taken for deleted; bring it back, or mend the path")
             raise _NothingYetError(f"{root.path} does not exist yet; the first copy from the other node makes it")
-        tree.root = root
+        return root
+
+    async def _scan(self, tree: LocalTree, under: tuple[str, ...]) -> Update:
+        tree.root = root = await self._standing_root(tree)
+        if "" in under and await self._root_changed(tree):
+            await self.in_index(self._index.note_root, tree.name, "")
         total = Update(0, 0)
         for each in under:
             found = self._scanner.scan(root, each)
@@ -182,6 +208,8 @@ class LocalTrees:
             total.paths.extend(update.paths)
             total.refused.extend(update.refused)
             total.refused_count += update.refused_count
+        if "" in under and not await self.in_index(self._index.root, tree.name):
+            await self.in_index(self._index.note_root, tree.name, await trio.to_thread.run_sync(_identity, root))
         return total
 
     async def _read_again(self, tree: LocalTree, root: TreeRoot) -> int:
@@ -211,6 +239,7 @@ class LocalTrees:
         if problem and problem != tree.problem and not quiet:
             self._announce("tree-trouble", f"tree {tree.name}: {problem}", tree=tree.name)
         news, tree.problem = problem != tree.problem, problem
+        tree.unusable = "" if quiet else problem
         if news:
             tree.tell_changed()
 
@@ -275,23 +304,26 @@ class LocalTrees:
             for tree in self.trees.values():
                 await self.scan(tree)
 
-    async def make_root(self, tree: LocalTree, *, single_file: bool) -> None:
+    async def make_root(self, tree: LocalTree, *, single_file: bool, believed: bool = False) -> None:
         """Makes the place for a tree that was never here. Raises TreeError for one that is gone, OSError."""
         if tree.root is not None and not tree.problem:
             if not tree.scanned:
-                await self.scan(tree)
+                await self.scan(tree, believed=believed)
             return
         root = await trio.to_thread.run_sync(partial(self.place, tree, single_file=single_file))
         if not await trio.to_thread.run_sync(root.path.exists):
             if (await self.in_index(self._index.totals, tree.name))[0]:
                 raise TreeError(
-                    f"{root.path} is gone; bring it back, or make an empty folder to receive everything anew"
+                    f"{root.path} is gone; bring it back, or make an empty folder and run `pair-agent sync` to receive "
+                    "everything anew"
                 )
             folder = root.path.parent if root.single_file else root.path
             await trio.to_thread.run_sync(partial(folder.mkdir, parents=True, exist_ok=True))
-        tree.root, tree.problem = root, ""
-        if not root.single_file:
-            await self.scan(tree)
+        tree.root = root
+        if root.single_file:
+            tree.problem = ""
+        else:
+            await self.scan(tree, believed=believed)
         self._rewatch.cancel()
 
     async def settle(self, tree: LocalTree) -> None:
@@ -302,6 +334,39 @@ class LocalTrees:
             await self.scan(tree)
         if tree.problem:
             raise PairAgentError(f"tree {tree.name}: {tree.problem}")
+
+
+def _identity(root: TreeRoot) -> str:
+    """Returns which folder stands at the root; empty: none."""
+    try:
+        status = os.stat(root.path)
+    except OSError:
+        return ""
+    return "" if root.single_file else f"{status.st_dev}:{status.st_ino}"
+
+
+def _doubt_of(root: TreeRoot, known: str, files: int) -> str:
+    """Returns what is odd about a root that held so many files, as a predicate; empty: nothing. Blocks."""
+    if root.single_file:
+        return "is a file now" if files > 1 else ""
+    if not files or not root.path.is_dir():
+        return ""
+    if known and _identity(root) != known and not _holds_files(root.path, files // 2):
+        return "is another folder than before, and most of it is missing"
+    if files >= DOUBTED_FILES and not any(each.name != RESERVED_FOLDER for each in root.path.iterdir()):
+        return "is empty"
+    return ""
+
+
+def _holds_files(folder: Path, count: int) -> bool:
+    """Tells whether at least so many files, and one, stand in a folder."""
+    for _, folders, names in os.walk(folder):
+        with suppress(ValueError):
+            folders.remove(RESERVED_FOLDER)
+        count -= len(names)
+        if count < 0:
+            return True
+    return False
 
 
 def _is_below(path: str, folders: set[str]) -> bool:

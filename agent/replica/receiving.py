@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -93,16 +94,23 @@ class Receiver:
         return 0 if self._big is None else self._big.size
 
     async def run(self) -> None:
-        """Stages what arrives until cancelled. Raises OSError when the disk fails."""
-        async for work in self._to_do:
-            got = await trio.to_thread.run_sync(self._carry_out, work)
-            if not isinstance(work, list):
-                work[2]()
-            self._busy -= 1
-            if got:
-                self._got(got)
-            if not self._busy and not self._expected:
-                self._idle.set()
+        """Stages what arrives until cancelled. Raises OSError when the disk fails; what arrives later is let go."""
+        try:
+            async for work in self._to_do:
+                try:
+                    got = await trio.to_thread.run_sync(self._carry_out, work)
+                finally:
+                    _let_go(work)
+                self._busy -= 1
+                if got:
+                    self._got(got)
+                if not self._busy and not self._expected:
+                    self._idle.set()
+        finally:
+            with suppress(trio.WouldBlock):
+                while True:
+                    _let_go(self._to_do.receive_nowait())
+            self._to_do.close()
 
     async def drained(self) -> None:
         """Returns when everything that was asked for is staged or given up."""
@@ -165,7 +173,10 @@ class Receiver:
 
     async def _put(self, work: _Work) -> None:
         self._busy += 1
-        await self._work.send(work)
+        try:
+            await self._work.send(work)
+        except trio.BrokenResourceError:  # the round is given up, and the connection must not wait for it
+            _let_go(work)
 
     # -- in a thread
 
@@ -246,6 +257,12 @@ def _got(wanted: Wanted, name: str, digest: bytes, size: int, mtime_ns: int, mod
     assert before is not None
     entry = Entry(before.path, before.kind, size, mtime_ns, mode if mode is not None else before.mode, "", digest)
     return Got(wanted, replace(wanted.step, entry=entry, staged=name), digest)
+
+
+def _let_go(work: _Work) -> None:
+    """Says that the memory of a piece is not needed any more."""
+    if not isinstance(work, list):
+        work[2]()
 
 
 def _nothing() -> None:

@@ -39,6 +39,8 @@ class Round(Gathering):
         Raises OSError when the disk fails or is full, PairAgentError for what else keeps the round from being begun;
         what was staged is kept.
         """
+        # A disk that was not mounted, a wrong path, a slip of the hand: none of them may take the last copy along.
+        self.most_goes = 2 * mark.files < self._tree.files
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.receiver.run)
@@ -97,6 +99,7 @@ class Round(Gathering):
         for each in blocked if self._tree.kind is TreeKind.CONFIG else ():
             self.result.refuse(each.path, each.reason)
             raise PairAgentError(f"{each.path}: {each.reason}; a config tree changes as one, so nothing was changed")
+        await self._local.require_same_root(self._tree)
         if not await self._errands.permit(incomplete):
             self.result.granted = False
             return

@@ -163,9 +163,9 @@ class Sink(Intake):
         tree, hold = following.tree, self._hold
         assert hold is not None
         try:
-            await prepare(self._local, tree, hold)
+            await prepare(self._local, tree, hold, believed=look is not Look.NONE)
         except (PairAgentError, OSError) as error:
-            self._note_problem(following, str(error))
+            await self._give_up(following, str(error))
             return
         position = (b"", 0)
         tree.edited.clear()
@@ -173,7 +173,7 @@ class Sink(Intake):
         edited = await self._local.in_index(self._local.index.has_local, tree.name)
         if not (look is Look.CONTENTS or whole or edited or self._stand is None or self._stand.overwrite):
             position = await self._local.in_index(self._local.index.peer_position, tree.name)
-        following.begun, following.mark, following.problem = False, None, ""
+        following.begun, following.mark = False, None
         following.number = next(self._numbers)
         await self._outlet.send(Follow(following.number, tree.name, *position, look))
         await self._outlet.flush()
@@ -211,12 +211,12 @@ class Sink(Intake):
             sentence = "the disk is full" if full else f"the disk failed: {error.strerror}"
             if full and sentence != following.problem_told:
                 self._owner.announce("disk-full", f"tree {tree.name}: {sentence}; nothing was changed", tree=tree.name)
-            await self._give_up(following, sentence, mark)
+            await self._give_up(following, sentence, mark.final)
             return
         except PeerError:
             raise
         except PairAgentError as error:
-            await self._give_up(following, str(error), mark)
+            await self._give_up(following, str(error), mark.final)
             return
         finally:
             self._round = None
@@ -226,9 +226,9 @@ class Sink(Intake):
             return
         await self._conclude(following, mark, result)
 
-    async def _give_up(self, following: Following, sentence: str, mark: Mark) -> None:
+    async def _give_up(self, following: Following, sentence: str, final: int = 0) -> None:
         self._note_problem(following, sentence)
-        await self._outlet.send(Troubled(following.tree.name, sentence, mark.final))
+        await self._outlet.send(Troubled(following.tree.name, sentence, final))
         await self._outlet.flush()
 
     async def _conclude(self, following: Following, mark: Mark, result: Result) -> None:

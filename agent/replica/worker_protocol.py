@@ -111,10 +111,18 @@ Order: TypeAlias = SetUp | Link | Unlink | Handover | Stand | CatchUp | Finish |
 
 @dataclass(frozen=True)
 class Ready:
-    """Everything that a crash interrupted is mended; `trouble`: it could not be."""
+    """Everything that a crash interrupted is mended; `trouble`: it could not be; `hindered`: see Hindered."""
 
     pid: int
     trouble: str
+    hindered: str = ""
+
+
+@dataclass(frozen=True)
+class Hindered:
+    """What stands in a tree's place is not what was there: no workload may start on it; empty: no more."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -224,6 +232,7 @@ class Answered:
 Telling: TypeAlias = (
     Started
     | Ready
+    | Hindered
     | Permission
     | ApplyEnded
     | Complete
@@ -245,6 +254,7 @@ _SHAPES: Mapping[str, type[Any]] = {
         *(
             Started,
             Ready,
+            Hindered,
             Permission,
             ApplyEnded,
             Complete,

@@ -23,10 +23,10 @@ SMALL = 2_500_000  # bytes of a disk
 
 
 @contextlib.contextmanager
-def small_disk(place: Path) -> Iterator[None]:
-    """A file system of SMALL bytes at `place`, whatever stands there now moved into it."""
+def small_disk(place: Path, size: int = SMALL) -> Iterator[None]:
+    """A file system of `size` bytes at `place`, whatever stands there now moved into it."""
     before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SMALL}", "tmpfs", str(place)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], check=True)
     try:
         for path, written in before.items():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,6 +69,24 @@ def test_d10_a_full_disk_is_an_alarm_the_old_files_stay_and_it_goes_on_when_ther
             pair.wait_in_sync()
             assert not list(copy.glob(".pair-agent/staging/*"))
             assert pair.backup.status()["readiness"]["ready"]
+        finally:
+            pair.close()
+
+
+def test_d10_a_big_file_that_fits_only_in_part_stops_nothing_for_good(tmp_path: Path) -> None:
+    pair = TreePair(tmp_path)
+    copy, data = pair.tree(pair.backup), pair.tree(pair.primary)
+    with small_disk(copy, 6_500_000):
+        try:
+            pair.start()
+            (data / "big.bin").write_bytes(os.urandom(20_000_000))
+            pair.wait_for(lambda: bool(sentences(pair.backup, "disk-full")), "the alarm")
+            time.sleep(6)  # another attempt
+            assert "full" in tree_status(pair.backup, "data")["error"]
+            assert not pair.backup.status()["readiness"]["ready"]
+            (data / "big.bin").unlink()
+            (data / "one.txt").write_text("after")
+            pair.wait_in_sync()
         finally:
             pair.close()
 

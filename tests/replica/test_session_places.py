@@ -119,7 +119,7 @@ def test_a_tree_that_is_missing_on_the_source_deletes_nothing(tmp_path: Path) ->
     trio.run(main)
 
 
-def test_a_tree_that_vanished_on_the_sink_is_told_and_an_empty_folder_brings_it_back(tmp_path: Path) -> None:
+def test_a_tree_that_vanished_on_the_sink_is_told_and_an_order_brings_it_into_an_empty_folder(tmp_path: Path) -> None:
     async def main() -> None:
         source, sink_ = worker(tmp_path / "a", SERVING), worker(tmp_path / "b", FOLLOWING)
         (source.data / "one").write_bytes(b"one")
@@ -127,11 +127,16 @@ def test_a_tree_that_vanished_on_the_sink_is_told_and_an_empty_folder_brings_it_
             await source.until("followed")
         shutil.rmtree(sink_.data)
         problem = await problem_of(source, sink_)
-        assert "is gone; bring it back, or make an empty folder to receive everything anew" in problem
+        assert (
+            "is gone; bring it back, or make an empty folder and run `pair-agent sync` to receive everything anew"
+            in problem
+        )
         assert not sink_.data.exists()
         async with Joined(source, sink_):
             await until(lambda: bool(sink_.sentences("sync-failed")))
             sink_.data.mkdir()
+            assert sink_.session is not None
+            sink_.session.restart(full=False)
             await until(lambda: sink_.contents() == source.contents())
 
     trio.run(main)
