@@ -327,7 +327,7 @@ class Gathering:
             with open(old, "rb", buffering=0) as file:
                 size = file.seek(0, 2)
                 file.seek(0)
-                signature = Signature.of(iter(_in_pieces(file.read), b""), size, strong)
+                signature = Signature.of(iter(partial(file.read, READ_BYTES), b""), size, strong)
         except OSError:
             return wanted, []
         return Wanted(wanted.number, wanted.step, old, signature.size, partial), list(signature.to_wire())
@@ -386,11 +386,6 @@ class Gathering:
                 if digest == entry.digest:
                     return replace(step, kind=StepKind.ATTRIBUTES, staged="", archive=False, reason="")
         return step
-
-
-def _in_pieces(read: Callable[[int], bytes]) -> Callable[[], bytes]:
-    """Returns `read` for pieces of one size."""
-    return partial(read, READ_BYTES)
 
 
 def partial_key(path: str) -> bytes:
