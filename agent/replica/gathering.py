@@ -3,10 +3,9 @@ disk are asked for, many at a time. Touches nothing of the tree."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Protocol
 
 import trio
@@ -327,7 +326,7 @@ class Gathering:
             with open(old, "rb", buffering=0) as file:
                 size = file.seek(0, 2)
                 file.seek(0)
-                signature = Signature.of(iter(partial(file.read, READ_BYTES), b""), size, strong)
+                signature = Signature.of(iter(lambda: file.read(READ_BYTES), b""), size, strong)
         except OSError:
             return wanted, []
         return Wanted(wanted.number, wanted.step, old, signature.size, partial), list(signature.to_wire())
