@@ -1,4 +1,4 @@
-"""`pair-agent archive`: what synchronisation replaced or removed, listed and brought back."""
+"""`pair-agent archive`: what gave way to the other node's version, listed and brought back."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _filter_options(function: Any) -> Any:
 
 @click.group()
 def archive() -> None:
-    """Show and bring back what synchronisation, an overwrite or a conflict replaced or removed on this node.
+    """Show and bring back what this node alone had, and what gave way to the other node's version.
 
     \b
     Example:
@@ -90,7 +90,7 @@ def list_items(
         click.echo(json.dumps({"items": list(found.items), "bytes": found.size_bytes, "more": found.more}, indent=2))
         return
     if not found.items:
-        click.echo("The archive is empty: nothing was replaced or removed.")
+        click.echo("The archive is empty: nothing gave way that this node alone had.")
         return
     for item in found.items:
         click.echo(_item_line(item))

@@ -52,11 +52,7 @@ def follow_sync(client: AgentClient, round_number: float | None) -> dict[str, An
                 waiting = sync.get("state") == SyncState.WAITING.value
                 waiting_since = (waiting_since or time.monotonic()) if waiting else None
                 if waiting_since is not None and time.monotonic() - waiting_since >= LINK_WAIT_S:
-                    raise ApiError(
-                        f"The other node has been away for {LINK_WAIT_S:g} s. Synchronisation goes on by itself when "
-                        "it is back; `pair-agent status --watch` shows it.",
-                        agent_running=True,
-                    )
+                    raise ApiError(_why_waiting(status), agent_running=True)
                 time.sleep(FOLLOW_INTERVAL_S)
     except KeyboardInterrupt:
         click.echo("Synchronisation goes on; `pair-agent status --watch` shows it.", err=True)
@@ -97,6 +93,17 @@ def _status(client: AgentClient) -> dict[str, Any]:
         raise ApiError(
             f"The agent stopped answering; synchronisation goes on when it runs again. {error}", agent_running=False
         ) from error
+
+
+def _why_waiting(status: Mapping[str, Any]) -> str:
+    if part(status, "link").get("state") != "up":
+        return (
+            f"The other node has been away for {LINK_WAIT_S:g} s. Synchronisation goes on by itself when it is back; "
+            "`pair-agent status --watch` shows it."
+        )
+    if status.get("maintenance"):
+        return "Maintenance is on, so nothing is overwritten: `pair-agent maintenance off` lets it begin."
+    return f"The nodes have compared nothing for {LINK_WAIT_S:g} s; `pair-agent readiness` says what is in the way."
 
 
 def _is_of_round(sync: Mapping[str, Any], round_number: float | None, *, settled: bool) -> bool:

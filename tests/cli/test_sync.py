@@ -132,11 +132,23 @@ def test_a_peer_that_stays_away_is_not_waited_for_for_ever(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sync_follow, "LINK_WAIT_S", 0.0)
-    with running_agent(tmp_path, answer=BEGUN, status_now=state("waiting")):
+    away = {**state("waiting"), "link": {**sample_status()["link"], "state": "down"}}
+    with running_agent(tmp_path, answer=BEGUN, status_now=away):
         assert run(tmp_path, "sync") == 1
     shown = capsys.readouterr().err
     assert "The other node has been away" in shown
     assert "goes on by itself" in shown
+
+
+def test_a_peer_that_is_there_and_compares_nothing_is_not_said_to_be_away(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync_follow, "LINK_WAIT_S", 0.0)
+    with running_agent(tmp_path, answer=BEGUN, status_now={**state("waiting"), "maintenance": True}):
+        assert run(tmp_path, "sync") == 1
+    shown = capsys.readouterr().err
+    assert "away" not in shown
+    assert "maintenance off" in shown
 
 
 def test_an_agent_that_stops_meanwhile_is_said_and_has_its_own_exit_code(
