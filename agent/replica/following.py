@@ -4,6 +4,7 @@ making sure that a tree fits the source's, and telling what a round brought."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Protocol
 
@@ -11,6 +12,7 @@ import trio
 
 from agent.core.bulk_messages import Hold, Mark
 from agent.core.errors import PairAgentError
+from agent.replica.file_tree import TreeRoot
 from agent.replica.gathering import Result
 from agent.replica.local_trees import LocalTree, LocalTrees
 
@@ -44,6 +46,7 @@ class Following:
     """One tree that is followed."""
 
     tree: LocalTree
+    root: TreeRoot | None = None  # known once it is prepared
     number: int = 0  # of the Follow that counts
     mark: Mark | None = None  # to be applied
     rounds: int = 0  # since following began
@@ -92,10 +95,11 @@ class Listing:
     problem: str = ""
 
 
-async def prepare(local: LocalTrees, tree: LocalTree, hold: Hold, *, believed: bool) -> None:
-    """Makes sure that the tree fits the source's, and stands here. Raises PairAgentError or OSError.
+async def prepare(local: LocalTrees, tree: LocalTree, hold: Hold, *, make: bool, believed: bool) -> TreeRoot:
+    """Makes sure that the tree fits the source's, and with `make` that it stands here; returns where.
 
-    `believed`: by an operator's order, what stands here is believed even if it seems to be another disk.
+    `believed`: by an operator's order, what stands here is believed even if it seems to be another disk. Raises
+    PairAgentError or OSError.
     """
     theirs = next((each for each in hold.trees if each.name == tree.name), None)
     if theirs is None:
@@ -104,13 +108,18 @@ async def prepare(local: LocalTrees, tree: LocalTree, hold: Hold, *, believed: b
         raise PairAgentError(f'its kind is "{tree.kind.value}" here and "{theirs.kind}" there; set the same on both')
     if theirs.shape == "missing":
         raise PairAgentError("it does not exist on the other node; nothing is taken for deleted")
-    await local.make_root(tree, single_file=theirs.shape == "file", believed=believed)
-    if tree.problem:
-        raise PairAgentError(tree.problem)
-    assert tree.root is not None
-    if tree.root.single_file != (theirs.shape == "file"):
-        here, there = ("a file", "a folder") if tree.root.single_file else ("a folder", "a file")
-        raise PairAgentError(f"{tree.root.path} is {here} here and {there} on the other node; mend one of the paths")
+    single_file = theirs.shape == "file"
+    if make:
+        await local.make_root(tree, single_file=single_file, believed=believed)
+    if tree.unusable:
+        raise PairAgentError(tree.unusable)
+    root = tree.root
+    if root is None:
+        root = await trio.to_thread.run_sync(partial(local.place, tree, single_file=single_file))
+    if root.single_file != single_file:
+        here, there = ("a file", "a folder") if root.single_file else ("a folder", "a file")
+        raise PairAgentError(f"{root.path} is {here} here and {there} on the other node; mend one of the paths")
+    return root
 
 
 def tell_what_came(owner: SinkOwner, tree: LocalTree, result: Result, refused: list[tuple[str, str]]) -> None:

@@ -99,12 +99,17 @@ class Gathering:
     """The first half of a round; see the module."""
 
     def __init__(
-        self, local: LocalTrees, tree: LocalTree, archive: Archive, errands: Errands, numbers: Iterator[int]
+        self,
+        local: LocalTrees,
+        tree: LocalTree,
+        root: TreeRoot,
+        archive: Archive,
+        errands: Errands,
+        numbers: Iterator[int],
     ) -> None:
-        assert tree.root is not None
         self._local = local
         self._tree = tree
-        self._root: TreeRoot = tree.root
+        self._root = root
         self._archive = archive
         self._errands = errands
         self._numbers = numbers
@@ -276,7 +281,9 @@ class Gathering:
             return
         wanted, pieces = Wanted(next(self._numbers), step), list[bytes]()
         if entry.size >= SIGNATURE_BYTES_MIN:
-            wanted, pieces = await trio.to_thread.run_sync(self._signature, wanted, row, await self._partial(want.path))
+            key = partial_key(want.path)  # of the staged beginning of a file that was cut off
+            partial = await self._local.in_index(self._local.index.staged, self._tree.name, key)
+            wanted, pieces = await trio.to_thread.run_sync(self._signature, wanted, row, partial)
         await self._ask_small()
         await self._ask_big(wanted, pieces)
 
@@ -307,11 +314,6 @@ class Gathering:
             await self._errands.flush()
             await room.wait()
         self._ahead_bytes += size
-
-    async def _partial(self, path: str) -> str:
-        """Returns the staged beginning of a file that was cut off, or nothing."""
-        key = partial_key(path)
-        return await self._local.in_index(self._local.index.staged, self._tree.name, key)
 
     def _signature(self, wanted: Wanted, row: Row | None, partial: str) -> tuple[Wanted, list[bytes]]:
         """Reads the older version that there is and describes it for the source; in a thread."""

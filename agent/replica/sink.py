@@ -163,7 +163,8 @@ class Sink(Intake):
         tree, hold = following.tree, self._hold
         assert hold is not None
         try:
-            await prepare(self._local, tree, hold, believed=look is not Look.NONE)
+            make = self._listing is None  # a dry run changes nothing
+            following.root = await prepare(self._local, tree, hold, make=make, believed=look is not Look.NONE)
         except (PairAgentError, OSError) as error:
             await self._give_up(following, str(error))
             return
@@ -196,7 +197,8 @@ class Sink(Intake):
         self._merging = self._merging or mode is PlanMode.MERGE
         same = stand.data_term == mark.term and not stand.overwrite
         incomplete = "" if same or self.complete_term is not None else f"bringing over the state of term {mark.term}"
-        self._round = round_ = Round(self._local, tree, self._archive, self, self._numbers)
+        assert following.root is not None
+        self._round = round_ = Round(self._local, tree, following.root, self._archive, self, self._numbers)
         self._round_tree = tree.name
         round_.progress.total_files, round_.progress.total_bytes = await self._local.in_index(
             self._local.index.incoming_totals, tree.name
@@ -323,7 +325,8 @@ class Sink(Intake):
             if following.mark is None or listing.waiting is None or name not in listing.waiting:
                 continue
             assert self._stand is not None
-            round_ = Round(self._local, following.tree, self._archive, self, self._numbers)
+            assert following.root is not None
+            round_ = Round(self._local, following.tree, following.root, self._archive, self, self._numbers)
             changes, total, size = await round_.listing(
                 self._mode(self._stand), listing.count_max - len(listing.changes)
             )

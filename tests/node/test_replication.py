@@ -20,7 +20,7 @@ from agent.core.role_table import Phase
 from agent.core.roles import Roles
 from agent.core.vocabulary import Mode
 from agent.node.conductor import role_settings
-from agent.node.replication import STARTING, Replication
+from agent.node.replication import SETTLE_S, STARTING, Replication
 from agent.replica import worker_protocol as say
 
 PAIRED = Record(mode="backup", pair_id=bytes(16), data_term=3, base_term=3)
@@ -158,6 +158,47 @@ def test_an_overwrite_needs_nothing_from_the_other_node(tmp_path: Path, ready: b
     scene.owner.facts.clear()
     scene.replication.catch_up(4)
     assert scene.owner.facts == [told.CaughtUp(4)]
+
+
+def test_who_is_overwritten_next_has_no_final_changes_to_bring_over(tmp_path: Path) -> None:
+    """Its primary does not follow it: a failback that waited for that would never come about."""
+    scene = Scene(tmp_path, replace(PAIRED, overwrite_due=True))
+    scene.owner.roles.peer = scene.owner.roles.report
+    scene.replication.finish(4)
+    assert scene.owner.facts == [told.FinalChangesSent(4)]
+    assert not scene.sent
+
+
+def test_a_worker_that_does_not_end_what_was_granted_is_killed_before_the_workload_starts(tmp_path: Path) -> None:
+    class Process:
+        killed = False
+
+        def kill(self) -> None:
+            self.killed = True
+
+    async def main() -> None:
+        scene, process = Scene(tmp_path), Process()
+        scene.replication._process = process  # type: ignore[assignment]  # all that is used of it
+        scene.worker_tells(say.Permission(1, ""))
+        scene.owner.roles.phase = Phase.ACTIVE
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(scene.replication.settle)
+            await trio.sleep(SETTLE_S + 1)
+            assert process.killed
+            scene.replication._bury("killed")
+            scene.worker_tells(say.Ready(2, ""))
+        [(_, sentence)] = [each for each in scene.owner.events if each[0] is EventCode.TREES_INCOMPLETE]
+        assert "killed" in sentence
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_what_stands_in_a_trees_place_keeps_the_role_away(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, ready=False)
+    scene.worker_tells(say.Ready(1, "", "tree data: it is another folder"))
+    assert scene.owner.facts[-1] == told.TreesHindered("tree data: it is another folder")
+    scene.worker_tells(say.Hindered(""))
+    assert scene.owner.facts[-1] == told.TreesHindered("")
 
 
 def test_a_worker_that_is_starting_is_told_what_to_catch_up_when_it_is_ready(tmp_path: Path) -> None:

@@ -183,6 +183,24 @@ def test_a_dry_run_lists_and_changes_nothing(tmp_path: Path) -> None:
     run(main)
 
 
+def test_a_dry_run_lists_what_the_first_copy_brings_and_makes_no_folder_for_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        source, sink = make_pair(tmp_path)
+        (source.data / "one").write_bytes(b"one")
+        sink.data.rmdir()
+        sink.stand = replace(FOLLOWING, following=False)
+        async with Joined(source, sink):
+            assert sink.session is not None
+            await until(lambda: sink.session is not None and sink.session.sink.knows_source)
+            listing = await sink.session.sink.list_changes(100)
+            assert [(each["path"], each["deed"]) for each in listing.changes] == [("one", "create")]
+            assert not sink.data.exists()
+            sink.session.stand(FOLLOWING)
+            await until(lambda: sink.contents() == source.contents())
+
+    run(main)
+
+
 @pytest.mark.parametrize("cut", [True, False])
 def test_a_dry_run_that_is_interrupted_says_so_and_the_sink_is_free_again(tmp_path: Path, cut: bool) -> None:
     async def main() -> None:
