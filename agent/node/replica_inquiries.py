@@ -49,7 +49,7 @@ class Inquiries:
         if what == "dry-run":
             return await self._list_changes()
         if what == "test":
-            return {"checks": await self._own_checks()}
+            return {"checks": await self._own_checks(), "free": self._work.free_bytes()}
         raise PairAgentError(f"this node does not know the question {what!r}; update it to the version of the other")
 
     # -- synchronisation
@@ -89,12 +89,16 @@ class Inquiries:
         checks += await self._own_checks()
         theirs = await session.question("test")
         checks += [{**each, "name": f"other node: {each['name']}"} for each in theirs.get("checks", [])]
-        compared = await (self._list_changes() if self._receives else session.question("dry-run"))
+        try:
+            compared = await (self._list_changes() if self._receives else session.question("dry-run"))
+        except PairAgentError as error:
+            compared = {"problem": str(error)}
         problem = str(compared.get("problem", ""))
         total, size = compared.get("total", 0), compared.get("bytes", 0)
         sentence = problem or f"{total} changes would be made, {size} bytes brought over"
         checks.append({"name": "comparison", "ok": not problem, "sentence": sentence})
-        free = self._work.free_bytes() if self._receives else {}
+        told = self._work.free_bytes() if self._receives else theirs.get("free", {})
+        free = {str(name): count for name, count in dict(told).items() if isinstance(count, int)}
         if free and min(free.values()) < size + SPARE_BYTES:
             short = min(free, key=lambda name: free[name])
             text = f"tree {short} has {free[short]} bytes free, and {size} are to come"

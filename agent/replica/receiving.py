@@ -238,13 +238,18 @@ class Receiver:
             return Got(wanted, None, problem=ALTERED)
         return _got(wanted, name, end.digest, end.size, end.mtime_ns, mode)
 
-    def leave(self) -> tuple[Wanted, str] | None:
-        """After `run` has ended: closes a big file that was cut off, and returns what there is of it if it is much."""
+    @property
+    def beginnings(self) -> list[str]:
+        """The staged beginnings of the big files that did not arrive yet."""
+        return [each.partial for each in self._expected if isinstance(each, Wanted) and each.partial]
+
+    def leave(self, *, keep: bool) -> tuple[Wanted, str] | None:
+        """After `run` has ended: closes a big file that was cut off, and returns what there is of it, if much and to `keep`."""
         big, self._big = self._big, None
         first = self._expected[0] if self._expected else None
         if big is None:
             return None
-        if isinstance(first, Wanted):
+        if keep and isinstance(first, Wanted):
             known = first.old_size if first.partial else 0  # the beginning that is there already
             if big.size >= max(PARTIAL_BYTES_MIN, known):
                 return first, big.leave()

@@ -7,7 +7,10 @@ to the next one.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Final
 
 import trio
 
@@ -28,6 +31,9 @@ from agent.replica.steps import Applied, Archived, Blocked, Outcome
 
 class StuckError(PairAgentError):
     """The tree is half way, and only carrying the journal out again can mend that."""
+
+
+DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Round(Gathering):
@@ -53,9 +59,11 @@ class Round(Gathering):
                 raise PairAgentError(f"{path}: {reason}; a config tree changes as one, so nothing of it was changed")
             await self._put_in_place(mark, incomplete)
         except BaseException as error:
+            only = _only_error(error) if isinstance(error, BaseExceptionGroup) else error
             with trio.CancelScope(shield=True):
-                await self._leave()
-            if isinstance(error, BaseExceptionGroup) and (only := _only_error(error)) is not None:
+                # What lies half in the way of everything else is not worth to be kept.
+                await self._leave(keep=not (isinstance(only, OSError) and only.errno in DISK_FULL))
+            if only is not None and only is not error:
                 raise only from error
             raise
         finally:
@@ -136,17 +144,21 @@ class Round(Gathering):
             if len(self.result.archived) < PAGE:
                 self.result.archived.append(outcome)
 
-    async def _leave(self) -> None:
-        """Keeps what was staged for the next round; the tree itself was not touched."""
+    async def _leave(self, *, keep: bool) -> None:
+        """Keeps what was staged for the next round, of a big file only to `keep`; the tree itself was not touched."""
         index, name = self._local.index, self._tree.name
         try:
-            left = await trio.to_thread.run_sync(self.receiver.leave)
+            useless = [] if keep else self.receiver.beginnings
+            left = await trio.to_thread.run_sync(partial(self.receiver.leave, keep=keep))
+            for beginning in useless:
+                await trio.to_thread.run_sync(self._staging.discard, beginning)
+                await self._local.in_index(index.forget_staged_file, name, beginning)
             if left is not None:
-                wanted, partial = left
+                wanted, beginning = left
                 if wanted.partial:  # what it was made of, and more
                     await trio.to_thread.run_sync(self._staging.discard, wanted.partial)
                     await self._local.in_index(index.forget_staged_file, name, wanted.partial)
-                await self._local.in_index(index.note_staged, name, partial, partial_key(wanted.step.path))
+                await self._local.in_index(index.note_staged, name, beginning, partial_key(wanted.step.path))
             await self._keep_steps()
             if name not in await self._local.in_index(index.applying_trees):
                 await self._local.in_index(index.drop_round, name)

@@ -7,7 +7,6 @@ the agent, which makes it durable first. Knows nothing of roles: whether to foll
 
 from __future__ import annotations
 
-import errno
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -33,7 +32,7 @@ from agent.core.tree_versions import Relation, TreeVersion, relation
 from agent.replica.following import PATHS_MAX, Following, Listing, prepare, tell_what_came
 from agent.replica.gathering import Result
 from agent.replica.local_trees import LocalTree, free_bytes
-from agent.replica.round import Round, StuckError
+from agent.replica.round import DISK_FULL, Round, StuckError
 from agent.replica.sink_intake import AGAIN_S, Intake
 from agent.replica.worker_protocol import Stand
 
@@ -209,7 +208,7 @@ class Sink(Intake):
             self._owner.announce("disk-full", str(error), tree=tree.name)
             raise
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            full = error.errno in DISK_FULL
             sentence = "the disk is full" if full else f"the disk failed: {error.strerror}"
             if full and sentence != following.problem_told:
                 self._owner.announce("disk-full", f"tree {tree.name}: {sentence}; nothing was changed", tree=tree.name)

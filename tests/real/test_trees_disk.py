@@ -84,6 +84,10 @@ def test_d10_a_big_file_that_fits_only_in_part_stops_nothing_for_good(tmp_path: 
             time.sleep(6)  # another attempt
             assert "full" in tree_status(pair.backup, "data")["error"]
             assert not pair.backup.status()["readiness"]["ready"]
+            for node in pair.nodes:
+                tested = command(node, "test", "sync")
+                assert tested.returncode != 0
+                assert "bytes free, and" in tested.stdout + tested.stderr
             (data / "big.bin").unlink()
             (data / "one.txt").write_text("after")
             pair.wait_in_sync()
