@@ -244,7 +244,7 @@ class Receiver:
         return [each.partial for each in self._expected if isinstance(each, Wanted) and each.partial]
 
     def leave(self, *, keep: bool) -> tuple[Wanted, str] | None:
-        """After `run` has ended: closes a big file that was cut off; returns what there is of it, if much and to `keep`."""
+        """After `run` has ended: closes a big file that was cut off; to `keep` it, returns it if it is much."""
         big, self._big = self._big, None
         first = self._expected[0] if self._expected else None
         if big is None:
