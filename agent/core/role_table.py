@@ -87,6 +87,7 @@ TRANSITIONS: frozenset[tuple[Phase, Cause, Phase]] = frozenset(
         #
         (_P.STANDBY, _C.TREES_USABLE, _P.ACTIVE),
         (_P.STANDBY, _C.TREES_USABLE, _P.CATCHING_UP),
+        (_P.STANDBY, _C.LINK_LOST, _P.AWAITING_PEER),  # primary that is not up to date
         (_P.STANDBY, _C.PEER_GONE, _P.ACTIVE),  # takeover at once
         (_P.STANDBY, _C.PEER_LEFT, _P.ACTIVE),
         (_P.STANDBY, _C.PEER_SILENT, _P.ACTIVE),  # takeover after silence

@@ -82,10 +82,19 @@ class Settling(RoleGround):
             primary = self._settings.mode is Mode.PRIMARY
             phase = Phase.AWAITING_PEER if primary else Phase.STANDBY
             self._enter(phase, Cause.LINK_LOST, f"the link was lost during the handover: {fact.sentence}", now_ns)
+        elif self.phase is Phase.STANDBY and self._settings.mode is Mode.PRIMARY and self._stuck and self._is_behind:
+            # What the backup wrote was to come here and did not yet: it is waited for as at the beginning.
+            reason = f"the link was lost before this node was up to date: {fact.sentence}"
+            self._enter(Phase.AWAITING_PEER, Cause.LINK_LOST, reason, now_ns)
         if self.phase is Phase.AWAITING_PEER:
             self._act_at_ns = now_ns + self._settings.initial_standby_ns
         elif self.phase is Phase.STANDBY:
             self._standby_lost_link(fact, now_ns)
+
+    @property
+    def _is_behind(self) -> bool:
+        """Whether the other node wrote its trees in a term that this node's never came to."""
+        return self._settings.trees and self.record.data_term < self.record.peer_active_term
 
     def _standby_lost_link(self, fact: told.LinkLost, now_ns: int) -> None:
         loss = fact.loss

@@ -82,6 +82,14 @@ def a_catch_up_fails() -> None:
     catching_up().catch_up_failed()
 
 
+def a_primary_loses_the_link_before_it_is_up_to_date() -> None:
+    scene = trees.primary(trees.OUTDATED).started()
+    scene.linked(Role.ACTIVE, 2)
+    scene.reported(Role.ACTIVE, 2)
+    scene.catch_up_failed()
+    scene.lost()
+
+
 def a_backup_is_up_to_date_beside_nobody_active() -> None:
     scene = catching_up()
     scene.reported(Role.STANDBY, 1)
@@ -162,6 +170,7 @@ RARE: list[Callable[[], None]] = [
     a_hold_is_reported,
     a_primary_is_released_before_it_asked,
     a_catch_up_fails,
+    a_primary_loses_the_link_before_it_is_up_to_date,
     a_backup_is_up_to_date_beside_nobody_active,
     a_backup_is_released_while_it_catches_up,
     a_request_stays_without_an_answer,

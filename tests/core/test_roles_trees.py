@@ -659,6 +659,22 @@ def test_a_primary_that_cannot_be_brought_up_to_date_does_not_activate_what_the_
     assert scene.phase is Phase.STANDBY
 
 
+@pytest.mark.parametrize("loss", [LinkLoss.CLOSED, LinkLoss.SILENCE, LinkLoss.GOODBYE])
+def test_a_primary_that_was_not_brought_up_to_date_waits_for_the_backup_as_at_the_beginning(loss: LinkLoss) -> None:
+    """Otherwise it would take over within a second, without what the backup wrote."""
+    scene = primary(OUTDATED).started()
+    scene.linked(Role.ACTIVE, 2)
+    scene.reported(Role.ACTIVE, 2)
+    scene.catch_up_failed("the replica worker ended")
+    assert scene.phase is Phase.STANDBY
+    scene.lost(loss)
+    assert scene.phase is Phase.AWAITING_PEER
+    assert scene.after(TAKEOVER_S + 1) == []
+    assert scene.phase is Phase.AWAITING_PEER
+    scene.after(INITIAL_STANDBY_S)
+    assert scene.phase is Phase.ACTIVE, "the policy is to activate then"
+
+
 def test_a_failed_catch_up_beside_an_ineligible_backup_is_tried_again_but_not_at_once() -> None:
     scene = primary(OUTDATED).started()
     scene.linked(Role.STANDBY, 2, eligible=False)
