@@ -87,7 +87,7 @@ def a_primary_loses_the_link_before_it_is_up_to_date() -> None:
     scene.linked(Role.ACTIVE, 2)
     scene.reported(Role.ACTIVE, 2)
     scene.catch_up_failed()
-    scene.lost()
+    scene.lost(LinkLoss.CLOSED)
 
 
 def a_backup_is_up_to_date_beside_nobody_active() -> None:
