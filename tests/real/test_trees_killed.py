@@ -219,6 +219,8 @@ def test_d11_a_config_tree_is_wholly_old_or_new_whenever_its_agent_is_killed(
     try:
         pair.start()
         for number in range(1, rounds + 1):
+            # A backup that did not follow the present term yet would be half way between two states, and say so.
+            pair.wait_for(lambda: len({record_of(node).data_term for node in pair.nodes}) == 1, "the same term")
             pair.backup.kill()
             wait_worker_gone(pair.backup)
             write_generation(pair.tree(pair.primary, "flows"), number)

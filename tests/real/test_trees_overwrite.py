@@ -106,7 +106,7 @@ def test_swapped_modes_overwrite_the_new_backup_whoever_is_killed_in_the_middle(
 
         pair.backup.start()  # alone it is not whole
         pair.wait_for(lambda: "not finished" in reasons(pair.backup), "it says why it waits")
-        assert pair.backup.status()["role"] == "standby"
+        pair.wait_for(lambda: pair.backup.status().get("role") == "standby", "it has started")
         pair.primary.start()
         pair.wait_in_order()
         pair.wait_in_sync()
